@@ -1,0 +1,53 @@
+# Set-up, walk and tests. Every target is one or two plain commands; README.md gives them for use without make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup walk test lab execute lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv from requirements.lock (the other targets do it when it is missing or old)
+
+# The stamp is written last: a set-up that was interrupted is done again.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " \
+	  + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) lacks venv; on Debian: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_here.ipynb -p SEED 1" for less)
+	$(BIN)/python -m antipure_lib walk $(ARGS)
+
+# nbval's own kernel choice is this environment's; the notebooks come last because they take longest.
+test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks $(ARGS)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)
+
+# Timings and widget state would make every run a change.
+execute: $(READY) ## run the notebooks in place, as they are committed (NB="notebooks/00_start_here.ipynb" for one)
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1800 \
+	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	  $(or $(NB),notebooks/*.ipynb)
+
+lint: $(READY) ## check style and notebooks
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python tools/check_notebooks.py
+
+format: $(READY) ## mend what can be mended of the style
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+
+clean: ## remove what was built and the caches, but not .venv
+	rm -rf build dist .hypothesis .pytest_cache .ruff_cache
+	find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf

@@ -1,0 +1,32 @@
+"""Command line: `python -m antipure_lib COMMAND …`. Every command is a module with an `add_command`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import walk
+
+COMMANDS = (walk,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    argv: the words after the program's name; those of this process by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m antipure_lib", description="Protective perturbations against diffusion purification."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_command(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

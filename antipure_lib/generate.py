@@ -1,0 +1,50 @@
+"""Images of a prompt, from seeds, by the diffusers pipeline itself."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .noise import image_generators
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+@torch.no_grad()
+def generate(
+    pipe: "StableDiffusionPipeline",
+    prompt: str,
+    n: int = 16,
+    seed: int = 0,
+    steps: int = 25,  # denoising steps of the pipeline's own scheduler
+    guidance: float = 3.0,  # classifier-free guidance; 1 switches it off
+    batch: int = 16,  # images at a time
+    dtype: torch.dtype | None = None,  # autocast to it, such as torch.bfloat16; None: the pipeline's own
+) -> torch.Tensor:
+    """Images of a prompt: N×3×H×W float32 in [0, 1], on the pipeline's device, of the model's own size.
+
+    Image i's noise depends on `seed` and i alone, so the first four of n=16 are the four of n=4.
+    Switches the pipeline's progress bar off. Raises ValueError for n, steps or batch < 1.
+    """
+    at_least_one(n=n, steps=steps, batch=batch)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
+    generators = image_generators(seed, n)
+    images = []
+    with autocast(pipe, dtype):
+        for start in range(0, n, batch):
+            own = generators[start : start + batch]
+            images.append(pipe([prompt] * len(own), generator=own, **options).images.float())
+    return torch.cat(images)
+
+
+def autocast(pipe: "StableDiffusionPipeline", dtype: torch.dtype | None) -> torch.autocast:
+    """torch.autocast on the pipeline's device; does nothing for dtype=None."""
+    return torch.autocast(pipe.unet.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def at_least_one(**counts: int) -> None:
+    """Raise a ValueError that names the first of the counts below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")

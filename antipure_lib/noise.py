@@ -1,0 +1,55 @@
+"""Random draws: explicit seeds, local generators, the same numbers on every device."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def image_generators(seed: int, n: int) -> list[torch.Generator]:
+    """One generator per image of a batch, so that an image's noise depends on `seed` and its position alone.
+
+    Image i gets the same noise whatever the other images are and however many follow it: purifying x and x+δ
+    with one seed compares them under common random numbers.
+
+    seed: non-negative; n: number of images. Raises ValueError for a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be non-negative, got {seed}")
+    # SeedSequence mixes the pair into 32 bits, all that torch's CPU generator keeps of a seed.
+    words = [np.random.SeedSequence((seed, i)).generate_state(1)[0] for i in range(n)]
+    return [torch.Generator().manual_seed(int(word)) for word in words]
+
+
+def randn(
+    shape: Sequence[int],
+    generator: torch.Generator | list[torch.Generator],
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Standard normal float32 noise, drawn on the CPU and then moved: a seed means the same everywhere.
+
+    generator: one for the whole tensor, or a list with one for each entry of the first dimension.
+    """
+    noise = _empty(shape, torch.float32, device)
+    if isinstance(generator, list):
+        for row, own in zip(noise, generator, strict=True):
+            row.normal_(generator=own)
+    else:
+        noise.normal_(generator=generator)
+    return noise.to(device, non_blocking=True)
+
+
+def randint(
+    low: int, high: int, shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Uniform integers in [low, high), drawn on the CPU and then moved."""
+    return (
+        _empty(shape, torch.long, device)
+        .random_(low, high, generator=generator)
+        .to(device, non_blocking=True)
+    )
+
+
+def _empty(shape, dtype, device):
+    # From pinned memory the copy to a GPU doesn't make the host wait for the work queued there.
+    return torch.empty(shape, dtype=dtype, pin_memory=torch.device(device).type == "cuda")

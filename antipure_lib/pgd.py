@@ -1,0 +1,130 @@
+"""Projected gradient ascent in an L∞ ball: the one optimiser behind every protection.
+
+(Madry et al. 2018, arXiv 1706.06083.)
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from .diffusion import frozen
+from .images import check_image
+
+Losses = torch.Tensor | dict[str, torch.Tensor]
+
+
+class PGDState(NamedTuple):
+    """What `pgd` yields after each step."""
+
+    step: int  # steps done: 1 … steps
+    x_adv: torch.Tensor  # N×3×H×W in [0, 1], after this step; never changed later
+    losses: dict[str, torch.Tensor]  # (N,) per term, where this step's gradient was taken: before the step
+    grad_sizes: dict[
+        str, torch.Tensor
+    ]  # (N,) mean |∂term/∂x| per image; {"sum": …} where only the sum's is computed
+
+
+def pgd(
+    loss: Callable[[torch.Tensor, torch.Generator], Losses],
+    x: torch.Tensor,  # the clean images, [0, 1]
+    eta: float = 16 / 255,  # budget: ‖x_adv − x‖∞ ≤ η, [0, 1] units
+    steps: int = 100,
+    step_size: float = 1 / 255,  # [0, 1] units
+    seed: int = 0,
+    start: torch.Tensor | None = None,  # where to begin, projected into the ball; default x
+    random_start: bool = False,  # add uniform noise in ±η to the beginning
+    momentum: float = 0.0,  # 0: the sign of the present gradient; 0.9: of a decaying average
+    balance: str = "sum",  # how several terms are combined: "sum" or "equal"
+    weights: Mapping[str, float] | None = None,  # of the terms, by name; default 1 each
+    models: Sequence[torch.nn.Module] = (),  # frozen while gradients are taken
+) -> Iterator[PGDState]:
+    """Maximise `loss` over x_adv: x_adv ← Π( x_adv + step_size·sign(direction) ), yielding every step.
+
+    loss(x_adv, generator): x_adv N×3×H×W in [0, 1] with a gradient; all its randomness from `generator`,
+    which lives
+        on the CPU (see `noise.randn`). Returns (N,), or a dict name → (N,) of terms.
+    balance="sum": direction = ∇ Σ w·term, one backward pass. "equal": direction = Σ w·∇term/mean|∇term|, per
+    image,
+        one backward pass a term: without it a term whose gradient is 20 times larger decides every sign.
+    momentum: direction ← momentum·direction + gradient/mean|gradient|, per image. (MI-FGSM, arXiv
+    1710.06081.)
+
+    Same seed, same device: same bits. The host never waits for the device inside the loop.
+    Raises ValueError for bad images, eta outside (0, 1], steps < 1, step_size ≤ 0, momentum outside [0, 1),
+    an unknown balance; at the first step for weights of terms that the loss doesn't have.
+
+    >>> for state in pgd(loss, x, eta=8 / 255, steps=40):
+    ...     bar.set_postfix(loss=state.losses["loss"].mean().item())
+    """
+    x = check_image(x)
+    if not 0 < eta <= 1:
+        raise ValueError(f"eta must be in (0, 1], got {eta}; budgets are in [0, 1] units, for example 16/255")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not step_size > 0:
+        raise ValueError(
+            f"step_size must be positive, got {step_size}; it is in [0, 1] units, for example 1/255"
+        )
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+    if balance not in ("sum", "equal"):
+        raise ValueError(f"balance must be 'sum' or 'equal', got '{balance}'")
+    x_adv = x if start is None else check_image(start, "start").to(x)
+    if x_adv.shape != x.shape:
+        raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(x_adv.shape)}")
+    return _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, balance, weights, models)
+
+
+def _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, balance, weights, models):
+    generator = torch.Generator().manual_seed(seed)
+    low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
+    if random_start:
+        x_adv = x_adv + eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1)
+    x_adv = x_adv.clamp(low, high)
+    direction = torch.zeros_like(x)
+    for step in range(1, steps + 1):
+        losses, gradient, grad_sizes = _ascend(loss, x_adv, generator, balance, weights, models)
+        direction = momentum * direction + gradient / _size(gradient)
+        x_adv = (x_adv + step_size * direction.sign()).clamp(low, high)
+        yield PGDState(step, x_adv, losses, grad_sizes)
+
+
+@torch.enable_grad()
+def _ascend(loss, x_adv, generator, balance, weights, models):
+    """The terms, the direction that raises them (up to a positive factor), their gradients' sizes."""
+    x_adv = x_adv.detach().requires_grad_()
+    scale = x_adv[0].numel()  # a mean over pixels has gradients too small for float16; the sign doesn't mind
+    with frozen(*models):
+        terms = loss(x_adv, generator)
+        terms = terms if isinstance(terms, dict) else {"loss": terms}
+        weights = _weights(terms, weights, len(x_adv))
+        summed = balance == "sum" and len(terms) > 1
+        ascended = {"sum": sum(weights[name] * terms[name] for name in terms)} if summed else terms
+        *_, last = ascended
+        gradients = {
+            name: torch.autograd.grad(scale * term.sum(), x_adv, retain_graph=name != last)[0]
+            for name, term in ascended.items()
+        }
+    sizes = {name: _size(gradient) for name, gradient in gradients.items()}
+    if summed:
+        direction = gradients["sum"]
+    else:
+        direction = sum(weights[name] * gradients[name] / sizes[name] for name in terms)
+    losses = {name: term.detach() for name, term in terms.items()}
+    return losses, direction, {name: size.flatten() / scale for name, size in sizes.items()}
+
+
+def _weights(terms, weights, n):
+    for name, term in terms.items():
+        if term.shape != (n,):
+            raise ValueError(f"term '{name}' must hold one value per image, ({n},), got {tuple(term.shape)}")
+    unknown = set(weights or ()) - set(terms)
+    if unknown:
+        raise ValueError(f"weights of unknown terms {sorted(unknown)}; the loss has {sorted(terms)}")
+    return {name: 1.0 for name in terms} | dict(weights or {})
+
+
+def _size(gradient):
+    smallest = torch.finfo(gradient.dtype).tiny  # a zero gradient stays zero
+    return gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(smallest)

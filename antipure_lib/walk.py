@@ -1,0 +1,182 @@
+"""Run notebooks from top to bottom with papermill: `python -m antipure_lib walk`.
+
+Papermill and its relatives are imported where they are used: the command line starts without them.
+"""
+
+import argparse
+import ast
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from .pages import minutes, to_html, write_index
+
+NOTEBOOKS = Path("notebooks")
+OUT = Path("build/walk")
+TIMEOUT = 1800  # seconds for one cell; a slow machine needs several times the two-core figures
+
+
+class NotebookError(Exception):
+    """A notebook that is missing, doesn't know a parameter, or fails; the message names it and the cell."""
+
+
+def walk(
+    notebooks: Sequence[str | os.PathLike],
+    out_dir: str | os.PathLike = OUT,
+    parameters: Mapping[str, Any] | None = None,
+    timeout: int = TIMEOUT,
+) -> Path:
+    """Execute notebooks one after the other, telling how far it is, and return the index page's path.
+
+    Arguments as of run_notebook. Every parameter is checked before the first notebook starts.
+    Raises NotebookError for the first notebook that fails; finished pages stay, and the index links them.
+    """
+    paths, out_dir = [Path(notebook) for notebook in notebooks], Path(out_dir)
+    if not paths:
+        raise NotebookError(f"no notebook in {NOTEBOOKS.absolute()}; run in the project's folder or name one")
+    for path in paths:
+        check_parameters(path, parameters or {})
+    start = time.monotonic()
+    for number, path in enumerate(paths, 1):
+        print(f"[{number}/{len(paths)}] {path} ...", flush=True)
+        notebook_start = time.monotonic()
+        executed = run_notebook(path, out_dir, parameters, timeout)
+        index = write_index(out_dir)
+        took, total = minutes(time.monotonic() - notebook_start), minutes(time.monotonic() - start)
+        page = executed.with_suffix(".html")
+        print(f"[{number}/{len(paths)}] {path} done in {took} ({total} so far): {page}", flush=True)
+    return index
+
+
+def run_notebook(
+    path: str | os.PathLike,
+    out_dir: str | os.PathLike = OUT,
+    parameters: Mapping[str, Any] | None = None,
+    timeout: int = TIMEOUT,
+) -> Path:
+    """Execute one notebook; write out_dir/NAME.ipynb and its page NAME.html, and return the former's path.
+
+    parameters: new values for names of the notebook's `parameters` cell. timeout: seconds for one cell.
+    Cells run in the notebook's own folder. Both files appear only if every cell succeeds.
+    Raises NotebookError for a missing file, an unknown parameter, a failing cell, a timeout, a dead kernel.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbconvert.filters import strip_ansi
+
+    path, out_dir = Path(path), Path(out_dir)
+    check_parameters(path, parameters or {})
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if out_dir.samefile(path.parent):
+        raise NotebookError(
+            f"{path}: its executed copy would overwrite it; choose a folder other than {out_dir}"
+        )
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".walk-") as scratch:
+        executed = Path(scratch, path.name).resolve()
+        try:
+            papermill.execute_notebook(
+                path,
+                executed,
+                parameters=dict(parameters or {}),
+                kernel_name="python3",  # the kernel of this interpreter's environment
+                cwd=path.parent,
+                execution_timeout=timeout,
+                progress_bar={"desc": path.stem, "leave": False},
+            )
+        except papermill.PapermillExecutionError as error:
+            reason = f"failed with {error.ename}: {error.evalue}\n" + strip_ansi("\n".join(error.traceback))
+            raise NotebookError(f"{path}: {_last_cell(executed)} {reason}") from error
+        except CellTimeoutError as error:
+            reason = f"took longer than {timeout} s; allow more (--timeout)"
+            raise NotebookError(f"{path}: {_last_cell(executed)} {reason}") from error
+        except DeadKernelError as error:
+            reason = "ended the kernel; most likely the memory ran out"
+            raise NotebookError(f"{path}: {_last_cell(executed)} {reason}") from error
+        page = executed.with_suffix(".html")
+        page.write_text(to_html(nbformat.read(executed, as_version=4), path, out_dir), encoding="utf-8")
+        for file in (page, executed):
+            os.replace(file, out_dir / file.name)
+    return out_dir / path.name
+
+
+def check_parameters(path: str | os.PathLike, parameters: Mapping[str, Any]) -> None:
+    """Refuse what papermill would only warn of: a name that the notebook's `parameters` cell doesn't define.
+
+    Raises NotebookError for an unknown name, text in place of a number, and a file that isn't a notebook.
+    """
+    import nbformat
+    import papermill
+
+    if not Path(path).is_file():
+        raise NotebookError(f"{path}: no such notebook (looked from {Path.cwd()})")
+    try:
+        nbformat.read(path, as_version=4)
+        known = papermill.inspect_notebook(path) if parameters else {}
+    except (ValueError, LookupError, AttributeError, nbformat.ValidationError) as error:
+        raise NotebookError(f"{path}: can't be read as a notebook ({error})") from error
+    for name, value in parameters.items():
+        if name not in known:
+            names = ", ".join(known) or "none: no cell is tagged 'parameters'"
+            raise NotebookError(f"{path}: unknown parameter {name}; the known ones are {names}")
+        default = parse_value(known[name]["default"])
+        if isinstance(value, str) and not isinstance(default, str | None):
+            raise NotebookError(f"{path}: parameter {name} can't be '{value}'; its default is {default!r}")
+
+
+def parse_value(text: str) -> Any:
+    """A Python literal (3, 0.5, False, 'p02', None), a fraction (8/255), or else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def add_command(subparsers: Any) -> None:
+    """Add `walk` to the command line's parser."""
+    summary = "run notebooks from top to bottom and make pages of them"
+    parser = subparsers.add_parser("walk", help=summary, description=summary.capitalize() + ".")
+    add = parser.add_argument
+    add("notebooks", nargs="*", metavar="NOTEBOOK", help="default: all in notebooks/")
+    add("--out", default=OUT, metavar="DIR", help="default: %(default)s")
+    of_cell = "value for a name of the notebook's parameters cell, such as -p ETA 16/255; may be repeated"
+    add(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=of_cell
+    )
+    add(
+        "--timeout", type=int, default=TIMEOUT, metavar="S", help="seconds for one cell, default: %(default)s"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    notebooks = args.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+    parameters = {name: parse_value(value) for name, value in args.parameters}
+    try:
+        if args.timeout < 1:
+            raise NotebookError(f"--timeout must be 1 second or more, got {args.timeout}")
+        index = walk(notebooks, args.out, parameters, args.timeout)
+    except NotebookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"Open {index.resolve()}")
+    return 0
+
+
+def _last_cell(executed: Path) -> str:
+    """Name the cell that papermill started last, by its number and its first line of code."""
+    import nbformat
+
+    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    started = [n for n, cell in enumerate(cells, 1) if cell.metadata.get("papermill", {}).get("start_time")]
+    first_line = cells[started[-1] - 1].source.strip().partition("\n")[0]
+    return f"code cell {started[-1]} ({first_line})"

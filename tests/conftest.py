@@ -1,0 +1,56 @@
+"""Fixtures: a random model small enough to differentiate in a test, and pictures that look like something."""
+
+import copy
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def make_ddpm():
+    """make_ddpm(out_channels): a DDPMPipeline with random weights: 16 px, 1000 linear steps, 20 thousand parameters."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    def make(out_channels=3, **scheduler):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            unet = UNet2DModel(
+                sample_size=16,
+                out_channels=out_channels,
+                block_out_channels=(8, 16),
+                layers_per_block=1,
+                norm_num_groups=4,
+                down_block_types=("DownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "UpBlock2D"),
+                add_attention=False,
+            )
+        pipe = DDPMPipeline(unet.eval(), DDPMScheduler(**scheduler))
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_ddpm(make_ddpm):
+    return make_ddpm()
+
+
+@pytest.fixture(scope="session")
+def tiny_ddpm64(tiny_ddpm):
+    """The same in float64, for finite differences."""
+    from diffusers import DDPMPipeline
+
+    return DDPMPipeline(copy.deepcopy(tiny_ddpm.unet).double(), tiny_ddpm.scheduler)
+
+
+@pytest.fixture
+def pictures():
+    """pictures(n, h, w): n×3×h×w smooth colourful 8-bit images."""
+
+    def make(n=2, h=16, w=16, seed=0):
+        coarse = torch.rand((n, 3, 4, 4), generator=torch.Generator().manual_seed(seed))
+        smooth = torch.nn.functional.interpolate(coarse, (h, w), mode="bilinear", align_corners=True)
+        return (smooth * 255).round() / 255
+
+    return make

@@ -1,0 +1,192 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antipure_lib.images import load_image, quantise_within, save_image
+from antipure_lib.pgd import pgd
+
+
+def pattern(shape=(2, 3, 6, 6), seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def linear(c):
+    return lambda x, generator: (c * x).sum((1, 2, 3))
+
+
+def last(states):
+    for state in states:
+        pass
+    return state
+
+
+@settings(deadline=None, max_examples=30)
+@given(eta=st.floats(0.001, 1), step_size=st.floats(0.001, 0.5), steps=st.integers(1, 6), start=st.booleans())
+def test_a_linear_loss_has_a_closed_form(eta, step_size, steps, start):
+    x, c = pattern().sigmoid(), pattern(seed=1)
+    state = last(pgd(linear(c), x, eta, steps, step_size))
+    expected = (x + min(eta, steps * step_size) * c.sign()).clamp(0, 1)
+    torch.testing.assert_close(state.x_adv, expected, rtol=0, atol=2e-6)
+    assert state.step == steps
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    levels=st.integers(1, 255),
+    eight_bit=st.booleans(),
+    seed=st.integers(0, 99),
+    random_start=st.booleans(),
+    odd=st.floats(0, 1),
+)
+def test_budget_and_range_hold_after_saving(tmp_path_factory, levels, eight_bit, seed, random_start, odd):
+    x = pattern((1, 3, 9, 7), seed).mul(2).sigmoid()
+    x = (x * 255).round() / 255 if eight_bit else x
+    eta = levels / 255 if eight_bit else min(1.0, (levels + odd) / 255)
+    x_adv = last(
+        pgd(
+            lambda x, g: torch.randn(x.shape, generator=g).mul(x).sum((1, 2, 3)),
+            x,
+            eta,
+            steps=3,
+            step_size=0.7 * eta,
+            seed=seed,
+            random_start=random_start,
+        )
+    ).x_adv
+    final = quantise_within(x_adv, x, eta)
+    path = save_image(final[0], tmp_path_factory.mktemp("budget") / "x.png")
+    saved = load_image(path)
+    assert torch.equal(saved, final[0])  # what is returned is what is saved
+    assert (saved - x[0]).abs().max() <= eta + 1e-6
+    assert saved.min() >= 0 and saved.max() <= 1
+
+
+def test_momentum_by_hand():
+    # Gradients +4, −1, −1 at one pixel, the other constant: with mean |g| = 1 normalisation and momentum 0.9
+    sequence = [torch.tensor([4.0, 1]), torch.tensor([-1.0, 1]), torch.tensor([-1.0, 1])]
+    x = torch.full((1, 3, 1, 2), 0.5)
+    for momentum in (0.0, 0.9):
+        gradients = iter(sequence)
+
+        def loss(x, generator, gradients=gradients):
+            return (next(gradients) * x).mean((1, 2, 3))
+
+        velocity, expected = torch.zeros(2), torch.full((2,), 0.5)
+        for state, g in zip(pgd(loss, x, 0.4, 3, 0.1, momentum=momentum), sequence, strict=True):
+            velocity = momentum * velocity + g / g.abs().mean()
+            expected = expected + 0.1 * velocity.sign()
+            torch.testing.assert_close(state.x_adv, expected.expand(1, 3, 1, 2))
+    # 1.6, then 0.9·1.6−1 = 0.44, then 0.9·0.44−1 < 0: momentum outweighs the second gradient, not the third
+    assert state.x_adv[0, 0, 0, 0].item() == pytest.approx(0.6)
+
+
+def test_equal_balance_gives_small_gradients_their_say_image_by_image():
+    a, b = pattern(seed=1), pattern(seed=2)
+    size = torch.tensor([1000.0, 1e-6]).view(
+        2, 1, 1, 1
+    )  # the first term is huge in one image, tiny in the other
+
+    def loss(x, generator):
+        return {"a": (size * a * x).mean((1, 2, 3)), "b": (b * x).mean((1, 2, 3))}
+
+    x = torch.full_like(a, 0.5)
+    unit = [g / g.abs().mean((1, 2, 3), keepdim=True) for g in (a, b)]
+    state = last(pgd(loss, x, 0.1, 1, 0.1, balance="equal", weights={"b": 0.5}))
+    torch.testing.assert_close(state.x_adv, x + 0.1 * (unit[0] + 0.5 * unit[1]).sign())
+    pixels = a[0].numel()
+    for name, g in (("a", size * a), ("b", b)):
+        torch.testing.assert_close(state.grad_sizes[name], g.abs().mean((1, 2, 3)) / pixels)
+
+    state = last(pgd(loss, x, 0.1, 1, 0.1, balance="sum", weights={"b": 0.5}))
+    total = size * a + 0.5 * b
+    torch.testing.assert_close(state.x_adv, x + 0.1 * total.sign())
+    torch.testing.assert_close(state.grad_sizes["sum"], total.abs().mean((1, 2, 3)) / pixels)
+    assert list(state.losses) == ["a", "b"]
+
+
+def test_negative_weights_descend():
+    c = pattern()
+    x = torch.full_like(c, 0.5)
+    for balance in ("sum", "equal"):
+        state = last(pgd(linear(c), x, 0.1, 1, 0.1, balance=balance, weights={"loss": -1}))
+        torch.testing.assert_close(state.x_adv, x - 0.1 * c.sign())
+
+
+def test_losses_are_of_the_image_before_the_step():
+    c = pattern()
+    x = torch.full_like(c, 0.5)
+    states = list(pgd(linear(c), x, 0.1, 3, 0.02))
+    torch.testing.assert_close(states[0].losses["loss"], linear(c)(x, None))
+    torch.testing.assert_close(states[2].losses["loss"], linear(c)(states[1].x_adv, None))
+    assert not any(v.requires_grad for s in states for v in (s.x_adv, *s.losses.values()))
+
+
+def test_a_flat_loss_moves_nothing():
+    x = torch.full((1, 3, 4, 4), 0.5)
+    state = last(pgd(lambda x, g: 0 * x.sum((1, 2, 3)), x, 0.1, 3, momentum=0.9))
+    assert torch.equal(state.x_adv, x)
+
+
+def test_start_and_random_start():
+    c = pattern()
+    x = torch.full_like(c, 0.5)
+    first = next(iter(pgd(linear(c), x, 0.1, 1, 0.01, start=x + 0.3)))
+    torch.testing.assert_close(first.x_adv, x + 0.1 - 0.01 * (c < 0))
+    a, b = (next(iter(pgd(linear(c), x, 0.1, 1, 1e-6, seed=s, random_start=True))).x_adv for s in (0, 1))
+    assert not torch.equal(a, b)
+    assert (a - x).abs().max() <= 0.1 + 1e-6 and (a - x).abs().mean() > 0.03
+
+
+def test_same_seed_same_bits_and_global_state_untouched():
+    def loss(x, generator):
+        return (torch.randn(x.shape, generator=generator) * x).sum((1, 2, 3))
+
+    x = pattern().sigmoid()
+    before = torch.random.get_rng_state()
+    a, b, c = (last(pgd(loss, x, 0.1, 4, 0.02, seed=s)).x_adv for s in (3, 3, 4))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_models_are_frozen_during_the_gradient_only_and_even_under_no_grad():
+    model = torch.nn.Conv2d(3, 1, 3)
+    seen = []
+
+    def loss(x, generator):
+        seen.append(model.weight.requires_grad)
+        return model(x).mean((1, 2, 3))
+
+    with torch.no_grad():
+        states = pgd(loss, torch.rand(1, 3, 8, 8), steps=2, models=(model,))
+        next(states)
+        assert not torch.is_grad_enabled()
+    assert seen == [False]
+    assert model.weight.requires_grad and model.weight.grad is None  # while the generator waits
+
+
+BAD = [
+    ({"eta": 0}, "eta must be in"),
+    ({"eta": -0.1}, "eta must be in"),
+    ({"eta": 16}, "eta must be in.*units"),
+    ({"steps": 0}, "steps must be at least 1"),
+    ({"step_size": 0}, "step_size must be positive"),
+    ({"momentum": 1}, "momentum"),
+    ({"balance": "fair"}, "balance must be 'sum' or 'equal'"),
+    ({"start": torch.zeros(1, 3, 5, 5)}, "start must have x's shape"),
+    ({"x": torch.full((1, 3, 4, 4), 2.0)}, "x must lie in"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=lambda o: str(o)[:20])
+def test_bad_arguments_fail_at_the_call(options, message):
+    with pytest.raises(ValueError, match=message):
+        pgd(linear(1.0), **({"x": torch.rand(1, 3, 4, 4)} | options))  # not iterated
+
+
+def test_bad_losses_are_named():
+    x = torch.rand(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="one value per image"):
+        next(pgd(lambda x, g: x.mean(), x))
+    with pytest.raises(ValueError, match="unknown terms.*'b'.*the loss has.*'a'"):
+        next(pgd(lambda x, g: {"a": x.mean((1, 2, 3))}, x, weights={"b": 1.0}))

