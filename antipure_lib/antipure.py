@@ -44,7 +44,7 @@ def antipure(
     for state in antipure_steps(ddpm, x, eta, steps, seed=seed, **options):
         x_adv = state.x_adv
     x_adv = x_adv.to(x).view_as(x)
-    return quantise_within(x_adv, x, eta) if eight_bit else x_adv
+    return quantise_within(x_adv, x.detach(), eta) if eight_bit else x_adv
 
 
 def antipure_steps(

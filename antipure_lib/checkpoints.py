@@ -1,5 +1,6 @@
 """Models by name. `nano` comes with the package; a local folder in diffusers' format works the same way."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +32,7 @@ def load_ddpm(
     from diffusers import DDPMPipeline
 
     device = pick_device(device)
-    folder = _find(name, DDPM)
-    with _quiet():
-        pipe = DDPMPipeline.from_pretrained(
-            folder, torch_dtype=dtype or pick_dtype(device), local_files_only=True
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return _load(DDPMPipeline, _find(name, DDPM), device, dtype or pick_dtype(device))
 
 
 def load_stable_diffusion(
@@ -54,16 +49,8 @@ def load_stable_diffusion(
     from diffusers import StableDiffusionPipeline
 
     folder = _find(name, STABLE_DIFFUSION)
-    with _quiet():
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(pick_device(device))
+    unchecked = {"safety_checker": None, "requires_safety_checker": False}
+    return _load(StableDiffusionPipeline, folder, pick_device(device), dtype, **unchecked)
 
 
 def _find(name: str, known: dict[str, tuple[str, ...]]) -> Path:
@@ -77,19 +64,32 @@ def _find(name: str, known: dict[str, tuple[str, ...]]) -> Path:
     )
 
 
+def _load(kind, folder, device, dtype, **options):
+    stored = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    if stored != kind.__name__:
+        raise ValueError(f"{folder} holds a {stored}; this function loads a {kind.__name__}")
+    with _quiet():
+        # The precision is set by `to`: from_pretrained's argument for it changed its name in diffusers 0.40.
+        pipe = kind.from_pretrained(folder, local_files_only=True, **options).to(device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No loading bars: they end up in notebooks' stderr."""
+    """No loading bars and no remarks about precision: they end up in notebooks' stderr."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    switches = [
-        logging for logging in (diffusers_logging, transformers_logging) if logging.is_progress_bar_enabled()
-    ]
-    for logging in switches:
+    loggers = [diffusers_logging, transformers_logging]
+    bars = [logging for logging in loggers if logging.is_progress_bar_enabled()]
+    verbosity = diffusers_logging.get_verbosity()
+    for logging in bars:
         logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        for logging in switches:
+        for logging in bars:
             logging.enable_progress_bar()
+        diffusers_logging.set_verbosity(verbosity)

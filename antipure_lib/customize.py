@@ -138,7 +138,7 @@ def _train(pipe, groups, weights, steps, lr, batch, seed, dtype) -> Iterator[Cus
     models = (pipe.unet, pipe.text_encoder)
     parameters = [p for model in models for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr)
-    # float16's small gradients would vanish: the scaler enlarges the loss; in other precisions it does nothing.
+    # float16's small gradients would vanish: the scaler enlarges the loss. Elsewhere it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
     latents = [_latents(pipe, images, batch) for images, _ in groups.values()]

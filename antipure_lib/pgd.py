@@ -57,7 +57,7 @@ def pgd(
     >>> for state in pgd(loss, x, eta=8 / 255, steps=40):
     ...     bar.set_postfix(loss=state.losses["loss"].mean().item())
     """
-    x = check_image(x)
+    x = check_image(x).detach()
     if not 0 < eta <= 1:
         raise ValueError(f"eta must be in (0, 1], got {eta}; budgets are in [0, 1] units, for example 16/255")
     if steps < 1:
@@ -70,7 +70,7 @@ def pgd(
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if balance not in ("sum", "equal"):
         raise ValueError(f"balance must be 'sum' or 'equal', got '{balance}'")
-    x_adv = x if start is None else check_image(start, "start").to(x)
+    x_adv = x if start is None else check_image(start, "start").detach().to(x)
     if x_adv.shape != x.shape:
         raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(x_adv.shape)}")
     return _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, balance, weights, models)

@@ -87,6 +87,7 @@ def run_notebook(
                 kernel_name="python3",  # the kernel of this interpreter's environment
                 cwd=path.parent,
                 execution_timeout=timeout,
+                extra_arguments=["--log-level=ERROR"],  # the kernel's own warnings are none of the reader's
                 progress_bar={"desc": path.stem, "leave": False},
             )
         except papermill.PapermillExecutionError as error:

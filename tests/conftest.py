@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope="session")
 def make_ddpm():
-    """make_ddpm(out_channels): a DDPMPipeline with random weights: 16 px, 1000 linear steps, 20 thousand parameters."""
+    """make_ddpm(out_channels, **scheduler): a DDPMPipeline with random weights, 16 px, 1000 linear steps."""
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     def make(out_channels=3, **scheduler):

@@ -79,19 +79,14 @@ def test_small_batches_give_the_same_gradient(tiny_ddpm64, pictures):
     torch.testing.assert_close(*results, rtol=1e-8, atol=1e-10)
 
 
-def _final(ddpm, x, **options):
-    for state in antipure_steps(ddpm, x, **options):
-        pass
-    return state
-
-
 @pytest.mark.parametrize("balance", ["sum", "equal"])
 @pytest.mark.parametrize(
     ("weights", "name"), [((1.0, 0, 0), "ddpm"), ((0, 1.0, 0), "pfg"), ((0, 0, 1.0), "etg")]
 )
 def test_each_term_alone_rises(tiny_ddpm, pictures, weights, name, balance):
     x = pictures(2)
-    state = _final(tiny_ddpm, x, eta=0.2, steps=8, step_size=0.02, weights=weights, balance=balance)
+    options = {"eta": 0.2, "steps": 8, "step_size": 0.02, "weights": weights, "balance": balance}
+    *_, state = antipure_steps(tiny_ddpm, x, **options)
     assert list(state.losses) == [name]
     loss = antipure_loss(tiny_ddpm, (16, 16), (name,), noise_samples=64)
     with torch.no_grad():
@@ -158,6 +153,9 @@ def test_one_image_in_one_image_out_and_float_on_request(tiny_ddpm, pictures):
     assert torch.equal(single, batch[0])
     fine = antipure(tiny_ddpm, x, steps=2, step_size=0.3 / 255, eight_bit=False)
     assert ((fine - x).abs().max() - 0.6 / 255).abs() < 1e-6
+    leaf = x.clone().requires_grad_()
+    assert not any(s.x_adv.requires_grad for s in antipure_steps(tiny_ddpm, leaf, steps=2, start=leaf))
+    assert not antipure(tiny_ddpm, leaf, steps=1).requires_grad
 
 
 def test_a_protected_image_can_be_purified(tiny_ddpm, pictures):

@@ -1,4 +1,6 @@
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -126,7 +128,13 @@ def _truncated(path):
 
 
 def _bomb(path):
-    Image.new("1", (20_000, 20_000)).save(path)
+    """A PNG of 70 bytes that claims 20,000×20,000 pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
 BROKEN = {

@@ -11,39 +11,35 @@ from check_notebooks import check_notebook
 
 from antipure_lib.walk import NotebookError, check_parameters, run_notebook
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # Other values than the notebook's own, and as little work as still runs every line.
 PARAMETERS = {
     "00_start_here": {"SEED": 1, "STEPS": 3},
 }
 
 
-def by_name(path: Path) -> str:
-    return path.stem
-
-
 def test_every_notebook_has_other_parameters_here():
-    assert [path.stem for path in NOTEBOOKS] == sorted(PARAMETERS)
+    assert sorted(PARAMETERS) == NAMES
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
-def test_is_fit_to_be_committed(path):
-    assert check_notebook(path) == []
+@pytest.mark.parametrize("name", NAMES)
+def test_is_fit_to_be_committed(name):
+    assert check_notebook(FOLDER / f"{name}.ipynb") == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
-def test_unknown_parameter_is_refused(path):
-    with pytest.raises(NotebookError, match=f"{path.name}: unknown parameter SEDE"):
-        check_parameters(path, {"SEDE": 1})
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_parameter_is_refused(name):
+    with pytest.raises(NotebookError, match=f"{name}.ipynb: unknown parameter SEDE; the known ones are"):
+        check_parameters(FOLDER / f"{name}.ipynb", {"SEDE": 1})
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
-def test_runs_with_other_parameters(path, tmp_path):
-    parameters = PARAMETERS[path.stem]
-    executed = nbformat.read(run_notebook(path, tmp_path, parameters, timeout=600), as_version=4)
-    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_with_other_parameters(name, tmp_path):
+    executed = run_notebook(FOLDER / f"{name}.ipynb", tmp_path, PARAMETERS[name], timeout=600)
+    code = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     injected = [cell for cell in code if "injected-parameters" in cell.metadata.get("tags", [])]
     assert len(injected) == 1
-    assert all(f"{name} = {value!r}" in injected[0].source for name, value in parameters.items())
-    assert (tmp_path / f"{path.stem}.html").stat().st_size > 0
+    assert all(f"{key} = {value!r}" in injected[0].source for key, value in PARAMETERS[name].items())
+    assert executed.with_suffix(".html").stat().st_size > 0

@@ -199,7 +199,7 @@ def test_jpeg_halves_the_colours_unless_told_otherwise(pictures):
     assert contrast(jpeg(x, 95)) < 0.5
     y = pictures(2, 32, 32)
     errors = [(jpeg(y, quality) - y).square().mean() for quality in (10, 50, 75, 95)]
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-4
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 2e-4
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 1.7])

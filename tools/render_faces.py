@@ -2,7 +2,7 @@
 
     python tools/render_faces.py sheet build/faces.png                 # a contact sheet to look at
     python tools/render_faces.py held-out data/faces                   # the 12 committed identities × 12 photos
-    python tools/render_faces.py train runs/faces --identities 2400    # the training set, resumable
+    python tools/render_faces.py train runs/faces --identities 1200    # the training set, resumable
 
 Seeds: training identities 0-7999, calibration 8000-8999, held-out people from 9001.
 """
@@ -98,13 +98,13 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("train", "held-out", "sheet"))
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, default=None, help="pixels a side (64; 256 for a sheet)")
-    parser.add_argument("--identities", type=int, default=None, help="how many people (2400; 6 for a sheet)")
+    parser.add_argument("--identities", type=int, default=None, help="how many people (1200; 6 for a sheet)")
     parser.add_argument("--photos", type=int, default=None, help="photos of each (8; 5 for a sheet)")
     parser.add_argument("--first", type=int, default=9001, help="seed of a sheet's first person")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     if given.what == "train":
-        train(given.out, given.identities or 2400, given.photos or 8, given.size or 64, given.workers)
+        train(given.out, given.identities or 1200, given.photos or 8, given.size or 64, given.workers)
     elif given.what == "held-out":
         held_out(given.out, given.size or 64)
     else:

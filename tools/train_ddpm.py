@@ -71,7 +71,7 @@ def main(faces: Path, photos: Path, run: Path, steps: int, batch: int, lr: float
     torch.manual_seed(seed)
     images, _, _ = load_faces(faces)
     pyramid = photo_pyramid(photos)
-    unet = make_unet().to(memory_format=torch.channels_last).train()
+    unet = make_unet().train()
     averaged = copy.deepcopy(unet).eval()
     alpha_bar = make_scheduler().alphas_cumprod
     real, large = batch // 5, batch // 8
@@ -92,7 +92,7 @@ def main(faces: Path, photos: Path, run: Path, steps: int, batch: int, lr: float
         t = torch.where(near, t % SMALL_T, t)
         eps = torch.randn(x0.shape, generator=generator)
         a = alpha_bar[t].view(-1, 1, 1, 1)
-        x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).to(memory_format=torch.channels_last)
+        x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps)
         return F.mse_loss(unet(x_t, t).sample.float(), eps)
 
     fit(run, {"unet": unet}, {"unet": averaged}, loss, steps=steps, lr=lr, seed=seed)

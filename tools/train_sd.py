@@ -145,7 +145,7 @@ def main(faces: Path, vae_run: Path, run: Path, steps: int, batch: int, lr: floa
     (run / "scaling.json").write_text(json.dumps({"scaling_factor": scaling}))
     tokenizer = make_tokenizer(run / "tokenizer")
     text_encoder = make_text_encoder(tokenizer).train()
-    unet = make_unet().to(memory_format=torch.channels_last).train()
+    unet = make_unet().train()
     models = {"unet": unet, "text_encoder": text_encoder}
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
     alpha_bar = make_scheduler().alphas_cumprod
@@ -160,7 +160,7 @@ def main(faces: Path, vae_run: Path, run: Path, steps: int, batch: int, lr: floa
         t = torch.randint(1000, (batch,), generator=generator)
         eps = torch.randn(z0.shape, generator=generator)
         a = alpha_bar[t].view(-1, 1, 1, 1)
-        z_t = (a.sqrt() * z0 + (1 - a).sqrt() * eps).to(memory_format=torch.channels_last)
+        z_t = (a.sqrt() * z0 + (1 - a).sqrt() * eps)
         error = (unet(z_t, t, condition).sample.float() - eps).square().mean((1, 2, 3))
         snr = alpha_bar[t] / (1 - alpha_bar[t])
         return (error * snr.clamp(max=5) / snr).mean()

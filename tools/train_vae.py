@@ -1,6 +1,6 @@
 """Train the nano autoencoder (AutoencoderKL, 64 px → 4×16×16) on the rendered faces.
 
-    python tools/train_vae.py runs/faces runs/vae [--steps 4500]
+    python tools/train_vae.py runs/faces runs/vae [--steps 2800]
 
 Resumable: run it again and it goes on. L1 plus L1 of the image gradient keeps edges that a mean square would blur.
 """
@@ -36,7 +36,7 @@ def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def main(faces: Path, run: Path, steps: int, batch: int, lr: float, seed: int) -> None:
     torch.manual_seed(seed)
     images, _, _ = load_faces(faces)
-    vae = make_vae().to(memory_format=torch.channels_last).train()
+    vae = make_vae().train()
     averaged = copy.deepcopy(vae).eval()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
@@ -44,7 +44,6 @@ def main(faces: Path, run: Path, steps: int, batch: int, lr: float, seed: int) -
         x = images[index].float() / 127.5 - 1
         if torch.rand((), generator=generator) < 0.5:
             x = x.flip(-1)
-        x = x.to(memory_format=torch.channels_last)
         posterior = vae.encode(x).latent_dist
         z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
         y = vae.decode(z).sample.float()
@@ -58,7 +57,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
