@@ -206,9 +206,8 @@ def _target(scheduler: "DDPMScheduler", z0, eps, alpha_bar) -> torch.Tensor:
 def _add_lora(unet, rank, seed) -> None:
     from peft import LoraConfig
 
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # peft draws from the global generator; its draw is replaced below
+    # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
+    with torch.random.fork_rng(devices=[]):
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

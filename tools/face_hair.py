@@ -39,7 +39,11 @@ class Scalp:
     """The base head as seen from its centre: a radius for every direction, ears left out."""
 
     def __init__(self, vertices: np.ndarray, triangles: np.ndarray):
-        ear = (np.abs(vertices[:, 0]) > 0.7) & (np.abs(vertices[:, 1] - 7.2) < 0.45) & (np.abs(vertices[:, 2] - 0.4) < 0.45)
+        ear = (
+            (np.abs(vertices[:, 0]) > 0.7)
+            & (np.abs(vertices[:, 1] - 7.2) < 0.45)
+            & (np.abs(vertices[:, 2] - 0.4) < 0.45)
+        )
         solid = triangles[~ear[triangles].any(1)]
         self.polar = np.linspace(0, np.radians(150), 76)
         self.angle = np.linspace(-np.pi, np.pi, COLUMNS, endpoint=False)
@@ -108,7 +112,9 @@ def hair(identity: dict, scalp: Scalp) -> dict | None:
     column = np.arange(COLUMNS)[None].repeat(ROWS, 0)
     row = np.clip(phi / (polar[1] - polar[0]), 0, len(polar) - 1.001)
     low = row.astype(int)
-    radius = scalp.radius[low, column] * (1 - row % 1) + scalp.radius[np.minimum(low + 1, len(polar) - 1), column] * (row % 1)
+    radius = scalp.radius[low, column] * (1 - row % 1) + scalp.radius[
+        np.minimum(low + 1, len(polar) - 1), column
+    ] * (row % 1)
 
     top = np.cos(np.minimum(phi, np.pi / 2)) ** 0.7
     thick = {
@@ -124,24 +130,36 @@ def hair(identity: dict, scalp: Scalp) -> dict | None:
         "bun": 0.05 + 0.02 * top,
     }[style] * volume
     to_line = (end[None] - phi) / np.radians(16 if style != "afro" else 26)
-    taper = np.clip(to_line, 0, 1) ** 0.5 if not hanging else np.clip(np.maximum(to_line, loose[None] * 1.0), 0, 1) ** 0.5
+    taper = (
+        np.clip(to_line, 0, 1) ** 0.5
+        if not hanging
+        else np.clip(np.maximum(to_line, loose[None] * 1.0), 0, 1) ** 0.5
+    )
     if bangs:
         taper = np.maximum(taper, 0.7 * np.exp(-((side[None] / 0.72) ** 6)))
     thick = thick * (0.04 + 0.96 * taper)
     if style in ("parted", "bob", "long", "wavy"):
         off = 0.0 if style in ("long", "bob") and not identity["bangs"] else identity["part"]
         on_top = radius * np.sin(phi) * np.sin(angle)[None]
-        groove = np.exp(-(((on_top - off) / 0.035) ** 2)) * (np.cos(angle)[None] > -0.3) * (phi < np.radians(75))
+        groove = (
+            np.exp(-(((on_top - off) / 0.035) ** 2)) * (np.cos(angle)[None] > -0.3) * (phi < np.radians(75))
+        )
         thick = thick * (1 - 0.75 * groove)
     if style == "parted":
-        lean = np.tanh((radius * np.sin(phi) * np.sin(angle)[None] - identity["part"]) * 3 * -np.sign(identity["part"]))
+        lean = np.tanh(
+            (radius * np.sin(phi) * np.sin(angle)[None] - identity["part"]) * 3 * -np.sign(identity["part"])
+        )
         thick = thick * (1 + 0.35 * lean * top)
     if style == "swept":
-        thick = thick * (1 + 0.7 * np.exp(-((side[None] / 0.6) ** 2)) * np.exp(-(((phi - end[None] + 0.35) / 0.25) ** 2)))
+        thick = thick * (
+            1 + 0.7 * np.exp(-((side[None] / 0.6) ** 2)) * np.exp(-(((phi - end[None] + 0.35) / 0.25) ** 2))
+        )
     clump = 0.6 * _wave(rng, COLUMNS, 34) + 0.4 * _wave(rng, COLUMNS, 75)
     if style in ("curly", "afro"):
         bumps = gaussian_filter(rng.normal(0, 1, (ROWS, COLUMNS)), (0.8, 1.2), mode=("nearest", "wrap"))
-        thick = thick * (1 + 0.4 * np.clip(bumps / bumps.std() * 0.35, -0.6, 0.6) * np.minimum(taper + 0.2, 1))
+        thick = thick * (
+            1 + 0.4 * np.clip(bumps / bumps.std() * 0.35, -0.6, 0.6) * np.minimum(taper + 0.2, 1)
+        )
     else:
         thick = thick * (1 + 0.14 * clump[None] * along)
     outer = radius + thick
@@ -167,14 +185,22 @@ def hair(identity: dict, scalp: Scalp) -> dict | None:
         hangs = (fall > 0) & (loose[None] > 0.02)
         flat = start[None, :, [0, 2]] - CENTRE[[0, 2]]
         down = np.stack(
-            [CENTRE[0] + flat[..., 0] * spread, start[None, :, 1] - drop[None] * fall, CENTRE[2] + flat[..., 1] * spread], -1
+            [
+                CENTRE[0] + flat[..., 0] * spread,
+                start[None, :, 1] - drop[None] * fall,
+                CENTRE[2] + flat[..., 1] * spread,
+            ],
+            -1,
         )
         points = np.where(hangs[..., None], down, points)
     grid = np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)
     right = np.roll(grid, -1, 1)
     quads = np.stack([grid[:-1], grid[1:], right[1:], right[:-1]], -1).reshape(-1, 4)
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    strand = np.stack([np.broadcast_to(np.arange(COLUMNS) / COLUMNS, (ROWS, COLUMNS)), np.broadcast_to(v, (ROWS, COLUMNS))], -1)
+    strand = np.stack(
+        [np.broadcast_to(np.arange(COLUMNS) / COLUMNS, (ROWS, COLUMNS)), np.broadcast_to(v, (ROWS, COLUMNS))],
+        -1,
+    )
     points, strand = points.reshape(-1, 3), strand.reshape(-1, 2)
     if style == "bun":
         ball, faces, where = _ball(CENTRE + np.array([0, 0.98, -0.72]), 0.34 * volume)
@@ -184,7 +210,9 @@ def hair(identity: dict, scalp: Scalp) -> dict | None:
 
 
 def _ball(centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    p, a = np.meshgrid(np.linspace(0, np.pi, 14), np.linspace(0, 2 * np.pi, 24, endpoint=False), indexing="ij")
+    p, a = np.meshgrid(
+        np.linspace(0, np.pi, 14), np.linspace(0, 2 * np.pi, 24, endpoint=False), indexing="ij"
+    )
     points = centre + radius * np.stack([np.sin(p) * np.sin(a), np.cos(p), np.sin(p) * np.cos(a)], -1)
     grid = np.arange(14 * 24).reshape(14, 24)
     right = np.roll(grid, -1, 1)
@@ -201,7 +229,9 @@ def _tube(path: np.ndarray, thick: float, closed: bool) -> tuple[np.ndarray, np.
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     upward = np.cross(across, ahead)
     turn = np.radians([45, 135, 225, 315])
-    ring = path[:, None] + thick * (np.cos(turn)[None, :, None] * across[:, None] + np.sin(turn)[None, :, None] * upward[:, None])
+    ring = path[:, None] + thick * (
+        np.cos(turn)[None, :, None] * across[:, None] + np.sin(turn)[None, :, None] * upward[:, None]
+    )
     count = len(path)
     grid = np.arange(count * 4).reshape(count, 4)
     ahead_grid = np.roll(grid, -1, 0) if closed else grid[1:]

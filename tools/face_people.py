@@ -7,7 +7,15 @@ expression, light and background. Captions name what a reader can see and never 
 import numpy as np
 
 SKIN = np.array(
-    [(243, 209, 190), (232, 190, 165), (214, 165, 132), (185, 130, 97), (140, 92, 66), (98, 64, 48), (70, 46, 37)]
+    [
+        (243, 209, 190),
+        (232, 190, 165),
+        (214, 165, 132),
+        (185, 130, 97),
+        (140, 92, 66),
+        (98, 64, 48),
+        (70, 46, 37),
+    ]
 )
 """sRGB anchors from the lightest to the darkest skin."""
 HAIR_COLOURS = {
@@ -43,10 +51,21 @@ LENGTH = {
     "afro": "curly",
     "bun": "tied",
 }
-MALE_STYLES = dict(shaved=0.16, crop=0.24, parted=0.18, swept=0.14, receding=0.1, curly=0.06, afro=0.06, long=0.06)
+MALE_STYLES = dict(
+    shaved=0.16, crop=0.24, parted=0.18, swept=0.14, receding=0.1, curly=0.06, afro=0.06, long=0.06
+)
 FEMALE_STYLES = dict(bob=0.2, long=0.24, wavy=0.2, curly=0.12, afro=0.06, bun=0.12, crop=0.06)
 SPREAD = dict(
-    head=0.22, forehead=0.3, nose=0.3, mouth=0.26, chin=0.28, eyes=0.24, cheek=0.35, eyebrows=0.35, ears=0.35, neck=0.2
+    head=0.22,
+    forehead=0.3,
+    nose=0.3,
+    mouth=0.26,
+    chin=0.28,
+    eyes=0.24,
+    cheek=0.35,
+    eyebrows=0.35,
+    ears=0.35,
+    neck=0.2,
 )
 """Standard deviation of each section's morph weights: near the spread of a population, far from caricature."""
 OPPOSITES = (
@@ -98,7 +117,9 @@ def sample_identity(seed: int, pairs: list[tuple[str, str]]) -> dict:
             stem = f"macro/universal-{sex}-{age}-averagemuscle-"
             morphs[stem + "averageweight"] = share * part * (1 - heavy)
             morphs[stem + "maxweight"] = share * part * heavy
-    shape = rng.choice(["oval", "round", "square", "triangular", "rectangular", "diamond", "invertedtriangular"])
+    shape = rng.choice(
+        ["oval", "round", "square", "triangular", "rectangular", "diamond", "invertedtriangular"]
+    )
     morphs[f"head/head-{shape}"] = rng.uniform(0, 0.6)
     for low, high in pairs:
         section = low.split("/")[0]
@@ -114,7 +135,14 @@ def sample_identity(seed: int, pairs: list[tuple[str, str]]) -> dict:
     tone = np.clip(tone + rng.normal(0, 3.5, 3), 20, 250)
     fair = np.clip((2.2 - depth) / 2, 0, 1)
     colour = _pick(
-        rng, dict(black=0.45 - 0.3 * fair, brown=0.3, blond=0.03 + 0.25 * fair, red=0.03 + 0.12 * fair, grey=0.02 + 0.6 * old**2)
+        rng,
+        dict(
+            black=0.45 - 0.3 * fair,
+            brown=0.3,
+            blond=0.03 + 0.25 * fair,
+            red=0.03 + 0.12 * fair,
+            grey=0.02 + 0.6 * old**2,
+        ),
     )
     style = _pick(rng, MALE_STYLES if male > 0.5 else FEMALE_STYLES)
     beard = None
@@ -137,9 +165,24 @@ def sample_identity(seed: int, pairs: list[tuple[str, str]]) -> dict:
         old=old,
         skin=srgb(tone),
         hair_name=colour,
-        hair=srgb(np.clip(np.array(HAIR_COLOURS[colour]) * rng.uniform(0.85, 1.12) + rng.normal(0, 2, 3), 8, 250)),
+        hair=srgb(
+            np.clip(np.array(HAIR_COLOURS[colour]) * rng.uniform(0.85, 1.12) + rng.normal(0, 2, 3), 8, 250)
+        ),
         style=style,
-        eyes=srgb(EYE_COLOURS[rng.choice(5, p=[0.45 - 0.2 * fair, 0.25 - 0.1 * fair, 0.1 + 0.2 * fair, 0.1 + 0.07 * fair, 0.1 + 0.03 * fair])]),
+        eyes=srgb(
+            EYE_COLOURS[
+                rng.choice(
+                    5,
+                    p=[
+                        0.45 - 0.2 * fair,
+                        0.25 - 0.1 * fair,
+                        0.1 + 0.2 * fair,
+                        0.1 + 0.07 * fair,
+                        0.1 + 0.03 * fair,
+                    ],
+                )
+            ]
+        ),
         lip_tint=float(rng.uniform(0.25, 0.5) + (1 - male) * rng.uniform(0, 0.35)),
         blush=float(rng.uniform(0.0, 0.35)),
         freckles=float(rng.uniform(0.3, 0.9) if rng.random() < 0.12 + 0.2 * fair else 0),

@@ -69,7 +69,11 @@ def _open_sky(points, normals, directions, corners, edge1, edge2, reach):
             cosine = (directions[k] * normals[i]).sum()
             if cosine > 0.05:
                 total += cosine
-                seen += cosine * ray_hit(points[i] + 4e-3 * normals[i], directions[k], corners, edge1, edge2, reach) / reach
+                seen += (
+                    cosine
+                    * ray_hit(points[i] + 4e-3 * normals[i], directions[k], corners, edge1, edge2, reach)
+                    / reach
+                )
         result[i] = seen / total
     return result
 

@@ -35,7 +35,9 @@ class Head:
         starts = asset["morph_start"]
         self.names = [str(name) for name in asset["morph_name"]]
         index, delta = asset["morph_index"].astype(int), asset["morph_delta"].astype(float)
-        self.morphs = {n: (index[a:b], delta[a:b]) for n, a, b in zip(self.names, starts[:-1], starts[1:], strict=True)}
+        self.morphs = {
+            n: (index[a:b], delta[a:b]) for n, a, b in zip(self.names, starts[:-1], starts[1:], strict=True)
+        }
         self.pairs = paired_morphs(self.names)
         skin = self.triangles[self.groups == SKIN]
         self.scalp = Scalp(self.vertices, skin)
@@ -108,7 +110,11 @@ def _scene(person: dict, photo: dict) -> dict:
         extra.append((person["hair"], HAIR))
     if identity["glasses"]:
         left, right = (shape[eye].mean(0) for eye in asset.eyes)
-        lids = asset.is_skin & (np.abs(asset.vertices[:, 1] - EYE_CENTRE[1]) < 0.2) & (np.abs(asset.vertices[:, 0]) < 0.5)
+        lids = (
+            asset.is_skin
+            & (np.abs(asset.vertices[:, 1] - EYE_CENTRE[1]) < 0.2)
+            & (np.abs(asset.vertices[:, 0]) < 0.5)
+        )
         front = np.percentile(shape[lids, 2], 80)
         extra.append((glasses(identity["glasses"], left, right, front), FRAME))
     for part, group in extra:
@@ -123,13 +129,22 @@ def _scene(person: dict, photo: dict) -> dict:
     world = _turn(points, photo, _follow(rest))
     gaze = [_turn(np.stack([shape[eye].mean(0)]), photo, np.ones(1))[0] for eye in asset.eyes]
     return dict(
-        world=world, rest=rest, strand=strands, triangles=triangles, groups=groups, cloth=cloth, eye_centres=gaze,
-        normals=vertex_normals(world, triangles), skin_vertices=len(shape),
+        world=world,
+        rest=rest,
+        strand=strands,
+        triangles=triangles,
+        groups=groups,
+        cloth=cloth,
+        eye_centres=gaze,
+        normals=vertex_normals(world, triangles),
+        skin_vertices=len(shape),
         eye_radius=[np.linalg.norm(shape[eye] - shape[eye].mean(0), axis=1).max() for eye in asset.eyes],
     )
 
 
-def _shadow(scene: dict, key: np.ndarray, where: np.ndarray, normal: np.ndarray, size: int = 288) -> np.ndarray:
+def _shadow(
+    scene: dict, key: np.ndarray, where: np.ndarray, normal: np.ndarray, size: int = 288
+) -> np.ndarray:
     """Share of the key light that reaches points (0-1): a shadow map, softly filtered."""
     side = np.cross([0, 1.0, 0], key)
     side /= np.linalg.norm(side)
@@ -162,15 +177,21 @@ def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     return a + (b - a) * np.clip(share, 0, 1)[:, None]
 
 
-def _skin_colour(identity: dict, rest: np.ndarray, masks: np.ndarray, beard: np.ndarray, cloth: np.ndarray) -> np.ndarray:
+def _skin_colour(
+    identity: dict, rest: np.ndarray, masks: np.ndarray, beard: np.ndarray, cloth: np.ndarray
+) -> np.ndarray:
     """Albedo of skin at points of the base head: tone, blush, lips, brows, freckles, stubble, scalp, shirt."""
     blotch, strand = noise_textures()
     x, y, z = rest.T
     ax = np.abs(x)
     tone = identity["skin"]
-    colour = tone * (1 + 0.05 * _sample(blotch, x * 0.6 + 0.1 * identity["seed"], y * 0.6)[:, None] * np.array([0.6, 1, 1]))
+    colour = tone * (
+        1 + 0.05 * _sample(blotch, x * 0.6 + 0.1 * identity["seed"], y * 0.6)[:, None] * np.array([0.6, 1, 1])
+    )
     red = tone * np.array([1.12, 0.72, 0.72])
-    cheeks = np.exp(-((ax - 0.46) ** 2 + (y - 6.98) ** 2) / 0.03) + 0.9 * np.exp(-(ax**2 + (y - 6.99) ** 2) / 0.012)
+    cheeks = np.exp(-((ax - 0.46) ** 2 + (y - 6.98) ** 2) / 0.03) + 0.9 * np.exp(
+        -(ax**2 + (y - 6.99) ** 2) / 0.012
+    )
     colour = _mix(colour, red, (0.25 + identity["blush"]) * cheeks + 0.5 * masks[:, 2])
     under = np.exp(-(((ax - 0.3) / 0.16) ** 2 + ((y - 7.14) / 0.055) ** 2))
     colour = _mix(colour, tone * np.array([0.8, 0.7, 0.72]), (0.25 + 0.4 * identity["old"]) * under)
@@ -186,7 +207,11 @@ def _skin_colour(identity: dict, rest: np.ndarray, masks: np.ndarray, beard: np.
     along = (ax - 0.14) / 0.40
     middle = 7.485 + brow["lift"] + brow["arch"] * (1 - ((along - 0.55) / 0.55) ** 2) - 0.035 * along**2
     breadth = brow["thick"] * np.interp(along, [0, 0.12, 0.6, 1.0], [0.75, 1.05, 0.9, 0.3])
-    fur = np.exp(-(np.abs((y - middle) / breadth) ** 3.0)) / (1 + np.exp(-along / 0.04)) / (1 + np.exp((along - 0.98) / 0.03))
+    fur = (
+        np.exp(-(np.abs((y - middle) / breadth) ** 3.0))
+        / (1 + np.exp(-along / 0.04))
+        / (1 + np.exp((along - 0.98) / 0.03))
+    )
     fur = fur * (z > 0.9) * (0.85 + 0.15 * _sample(strand, along * 0.35 + y * 0.8, along * 0.2))
     hair_colour = identity["hair"]
     dark = np.minimum(hair_colour * 0.7, tone * 0.3)
@@ -290,7 +315,9 @@ def render(person: dict, photo: dict, size: int = 64, oversample: int | None = N
         colour[eye], normal[eye] = _eye_colour(scene, identity, photo, where[eye])
         gloss[eye], rough[eye] = 0.5, 220
     colour[group == LASH] = _mix(
-        np.tile(identity["skin"] * 0.5, ((group == LASH).sum(), 1)), np.full(3, 0.008), np.full((group == LASH).sum(), identity["lash"])
+        np.tile(identity["skin"] * 0.5, ((group == LASH).sum(), 1)),
+        np.full(3, 0.008),
+        np.full((group == LASH).sum(), identity["lash"]),
     )
     colour[group == TEETH] = np.array([0.62, 0.58, 0.5])
     frame = group == FRAME
@@ -322,12 +349,19 @@ def render(person: dict, photo: dict, size: int = 64, oversample: int | None = N
     facing = normal @ key
     wrap = photo["softness"] * 0.5 + np.where(skin[:, None], np.array([0.30, 0.18, 0.14]), 0.15)
     diffuse = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, 1)
-    diffuse *= np.clip(lit[:, None] + (1 - lit[:, None]) * (0.25 * photo["softness"] + np.array([0.03, 0.02, 0.015])), 0, 1)
+    diffuse *= np.clip(
+        lit[:, None] + (1 - lit[:, None]) * (0.25 * photo["softness"] + np.array([0.03, 0.02, 0.015])), 0, 1
+    )
     warm = np.array([1 + photo["warmth"], 1, 1 - photo["warmth"]])
     sky = 0.62 + 0.38 * normal[:, 1:2]
     bounce = 0.25 * np.clip(-normal[:, 1:2], 0, 1) * np.array([1.0, 0.9, 0.82])
     open_sky = np.clip(0.12 + 0.95 * occlusion, 0, 1)[:, None] ** np.array([0.96, 1.06, 1.08])
-    fill = photo["fill"] * (sky + bounce) * open_sky * (0.7 + 0.3 * photo["background"] / photo["background"].mean())
+    fill = (
+        photo["fill"]
+        * (sky + bounce)
+        * open_sky
+        * (0.7 + 0.3 * photo["background"] / photo["background"].mean())
+    )
     half = key + view
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     shine = np.clip((normal * half).sum(1), 0, 1)
@@ -344,7 +378,9 @@ def render(person: dict, photo: dict, size: int = 64, oversample: int | None = N
         tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
         sine = np.sqrt(np.clip(1 - (tangent * half[strands]).sum(1) ** 2, 0, 1))
         sheen = (0.035 * sine**60 + 0.02 * sine**12) * (0.3 if curly else 1.0)
-        specular[strands] = sheen * lit[strands] * np.clip(facing[strands] + 0.3, 0, 1) * np.clip(1 + 0.5 * fibre, 0, 2)
+        specular[strands] = (
+            sheen * lit[strands] * np.clip(facing[strands] + 0.3, 0, 1) * np.clip(1 + 0.5 * fibre, 0, 2)
+        )
     linear = colour * (photo["key_power"] * diffuse * warm * 0.62 + fill * 0.62)
     tint = np.where(strands[:, None], 0.5 + colour / (colour.max(1, keepdims=True) + 1e-6) * 0.5, 1.0)
     linear += (specular * photo["key_power"])[:, None] * tint * warm
@@ -365,7 +401,9 @@ def _background(photo: dict, wide: int) -> np.ndarray:
     """A wall out of focus in the photo's background colour, lit from the key light's side."""
     rng = np.random.default_rng([15, photo["seed"]])
     coarse = gaussian_filter(rng.normal(0, 1, (12, 12)), 1.2)
-    soft = np.asarray(Image.fromarray((coarse / coarse.std()).astype(np.float32)).resize((wide, wide), Image.BICUBIC))
+    soft = np.asarray(
+        Image.fromarray((coarse / coarse.std()).astype(np.float32)).resize((wide, wide), Image.BICUBIC)
+    )
     ramp = np.linspace(-1, 1, wide)
     level = 0.8 * (1 - 0.16 * ramp[:, None] + 0.2 * photo["key"][0] * ramp[None] + 0.07 * soft)
     level = level * (0.62 + 0.38 * min(photo["key_power"] + photo["fill"], 2.2) / 2.2)

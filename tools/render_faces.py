@@ -94,7 +94,9 @@ def sheet(out: Path, size: int, identities: int, photos: int, first: int) -> Non
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("train", "held-out", "sheet"))
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, default=None, help="pixels a side (64; 256 for a sheet)")

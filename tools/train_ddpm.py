@@ -1,6 +1,6 @@
 """Train the nano purifier: an unconditional DDPM (UNet2DModel, 32 px) on crops of faces and of real photos.
 
-    python tools/train_ddpm.py runs/faces data/photos runs/ddpm [--steps 3000]
+    python tools/train_ddpm.py runs/faces data/photos runs/ddpm [--steps 2000]
 
 Resumable. Purification works at t ≤ 100, so most training happens there. The astronaut is left out of training: he
 is the photo that the notebooks protect.
@@ -38,7 +38,9 @@ def make_unet() -> UNet2DModel:
 
 def make_scheduler() -> DDPMScheduler:
     """1000 linear steps, as DDPM and guided-diffusion have."""
-    return DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True)
+    return DDPMScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True
+    )
 
 
 def photo_pyramid(folder: Path) -> list[torch.Tensor]:
@@ -92,18 +94,20 @@ def main(faces: Path, photos: Path, run: Path, steps: int, batch: int, lr: float
         t = torch.where(near, t % SMALL_T, t)
         eps = torch.randn(x0.shape, generator=generator)
         a = alpha_bar[t].view(-1, 1, 1, 1)
-        x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps)
+        x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
         return F.mse_loss(unet(x_t, t).sample.float(), eps)
 
     fit(run, {"unet": unet}, {"unet": averaged}, loss, steps=steps, lr=lr, seed=seed)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("faces", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

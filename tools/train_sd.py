@@ -1,6 +1,6 @@
 """Train the nano Stable Diffusion (text encoder and latent UNet) on the captioned faces, with the trained autoencoder.
 
-    python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 4000]
+    python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 3400]
 
 Resumable. Captions are dropped one time in ten (classifier-free guidance) and shortened at random, so that short
 prompts such as "a photo of a person" work too. Losses are weighted by min(SNR, 5)/SNR (Hang et al. 2023).
@@ -11,7 +11,6 @@ import copy
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from face_people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
@@ -30,7 +29,11 @@ def split_word(word: str, merges: list[tuple[str, str]]) -> list[str]:
     """Byte-pair encoding of one word: merge the earliest-listed neighbouring pair until none is left."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while True:
-        found = [(merges.index(pair), k) for k, pair in enumerate(zip(pieces, pieces[1:], strict=False)) if pair in merges]
+        found = [
+            (merges.index(pair), k)
+            for k, pair in enumerate(zip(pieces, pieces[1:], strict=False))
+            if pair in merges
+        ]
         if not found:
             return pieces
         k = min(found)[1]
@@ -55,7 +58,9 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     table = {token: number for number, token in enumerate(vocabulary)}
     (folder / "vocab.json").write_text(json.dumps(table, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS)
+    return CLIPTokenizer(
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS
+    )
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -149,18 +154,23 @@ def main(faces: Path, vae_run: Path, run: Path, steps: int, batch: int, lr: floa
     models = {"unet": unet, "text_encoder": text_encoder}
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
     alpha_bar = make_scheduler().alphas_cumprod
-    print(f"scaling {scaling:.4f}, UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters", flush=True)
+    print(
+        f"scaling {scaling:.4f}, UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters",
+        flush=True,
+    )
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         index = torch.randint(len(mean), (batch,), generator=generator)
         z0 = scaling * (mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator))
         texts = [shorten(captions[k], generator) for k in index.tolist()]
-        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = tokenizer(
+            texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        )
         condition = text_encoder(tokens.input_ids).last_hidden_state
         t = torch.randint(1000, (batch,), generator=generator)
         eps = torch.randn(z0.shape, generator=generator)
         a = alpha_bar[t].view(-1, 1, 1, 1)
-        z_t = (a.sqrt() * z0 + (1 - a).sqrt() * eps)
+        z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
         error = (unet(z_t, t, condition).sample.float() - eps).square().mean((1, 2, 3))
         snr = alpha_bar[t] / (1 - alpha_bar[t])
         return (error * snr.clamp(max=5) / snr).mean()
@@ -169,13 +179,15 @@ def main(faces: Path, vae_run: Path, run: Path, steps: int, batch: int, lr: floa
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("faces", type=Path)
     parser.add_argument("vae", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     main(given.faces, given.vae, given.run, given.steps, given.batch, given.lr, given.seed)

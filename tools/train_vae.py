@@ -54,7 +54,9 @@ def main(faces: Path, run: Path, steps: int, batch: int, lr: float, seed: int) -
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("faces", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=2800)

@@ -19,7 +19,9 @@ def load_faces(folder: Path, limit: int | None = None) -> tuple[torch.Tensor, li
     """The rendered training set: N×3×64×64 uint8, captions, identity numbers."""
     shards = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))[:limit]]
     if not shards:
-        raise FileNotFoundError(f"{folder}: no training images; run `python tools/render_faces.py train {folder}` first")
+        raise FileNotFoundError(
+            f"{folder}: no training images; run `python tools/render_faces.py train {folder}` first"
+        )
     images = torch.from_numpy(np.concatenate([s["images"] for s in shards])).permute(0, 3, 1, 2).contiguous()
     captions = [str(text) for s in shards for text in s["captions"]]
     return images, captions, np.concatenate([s["identity"] for s in shards])
@@ -79,7 +81,10 @@ def fit(
         if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
             seconds = time.time() - began
             left = seconds / (step + 1) * (steps - step - 1)
-            print(f"step {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s, {left:.0f} s left", flush=True)
+            print(
+                f"step {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s, {left:.0f} s left",
+                flush=True,
+            )
             with (run / "loss.csv").open("a") as log:
                 log.write(f"{step + 1},{np.mean(recent):.6f},{seconds:.1f}\n")
             recent = []
