@@ -1,4 +1,4 @@
-"""Figures: every picture in the notebooks is one of these calls, with labels, units and stated amplification."""
+"""Figures of the notebooks, each one call: labels, units, stated amplification."""
 
 from collections.abc import Mapping, Sequence
 

@@ -18,7 +18,7 @@ from antipure_lib.judge import Judge
 
 
 def inside(p, a, b, c):
-    """Barycentric weights of p by solving the linear system: nothing in common with the rasteriser's formula."""
+    """Barycentric weights of p from the linear system, not from the rasteriser's formula."""
     return np.linalg.solve(np.array([[a[0], b[0], c[0]], [a[1], b[1], c[1]], [1, 1, 1]]), np.array([*p, 1.0]))
 
 

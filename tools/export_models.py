@@ -2,8 +2,8 @@
 
     python tools/export_models.py runs data/models
 
-Writes `data/models/ddpm` (DDPMPipeline) and `data/models/sd` (StableDiffusionPipeline) from the averaged weights, and
-copies each run's loss curve beside them. Parts whose run is missing are skipped with a message.
+Writes `data/models/ddpm` (DDPMPipeline) and `data/models/sd` (StableDiffusionPipeline) from the averaged
+weights, and copies each run's loss curve beside them. Parts whose run is missing are skipped with a message.
 """
 
 import argparse

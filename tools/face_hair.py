@@ -1,7 +1,7 @@
 """Hair, glasses and beard: what the MakeHuman head doesn't carry, grown on it procedurally.
 
-Hair is one closed surface of columns that leave the crown, follow the scalp to the hairline and, in long styles,
-hang from there. It tapers to the skin at the hairline, so that no gap shows.
+Hair is one closed surface of columns that leave the crown, follow the scalp to the hairline and, in long
+styles, hang from there. It tapers to the skin at the hairline, so that no gap shows.
 """
 
 from functools import lru_cache
@@ -241,7 +241,7 @@ def _tube(path: np.ndarray, thick: float, closed: bool) -> tuple[np.ndarray, np.
 
 
 def glasses(settings: dict, eye_left: np.ndarray, eye_right: np.ndarray, front: float) -> dict:
-    """Frames that sit before a person's own eyes (`front` = how far the nose bridge and lids reach, z in dm)."""
+    """Frames before a person's own eyes; `front`: how far the nose bridge and lids reach (z, dm)."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     power = 2 / settings["round"]
     pieces, offset = [], 0
@@ -270,7 +270,7 @@ def glasses(settings: dict, eye_left: np.ndarray, eye_right: np.ndarray, front: 
 
 
 def beard_mask(points: np.ndarray, kind: str | None) -> np.ndarray:
-    """How much beard grows at points of the base head, 0-1: jaw, chin and upper lip, not the lips themselves."""
+    """How much beard grows at points of the base head, 0-1: jaw, chin and upper lip, not the lips."""
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     upper = np.interp(x, [0, 0.16, 0.26, 0.4, 0.55, 0.7, 0.8], [6.86, 6.84, 6.72, 6.62, 6.72, 6.95, 7.15])
     jaw = 1 / (1 + np.exp(-(upper - y) / 0.022))

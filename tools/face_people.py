@@ -1,7 +1,7 @@
-"""Who is in the picture: identities and photo settings drawn from seeds, and the caption that describes them.
+"""Who is in the picture: identities and photo settings drawn from seeds, and the caption for both.
 
-An identity fixes the shape of the head, skin, hair, brows, beard, glasses and freckles; a photo fixes pose, gaze,
-expression, light and background. Captions name what a reader can see and never ethnicity.
+An identity fixes the shape of the head, skin, hair, brows, beard, glasses and freckles; a photo fixes pose,
+gaze, expression, light and background. Captions name what a reader can see and never ethnicity.
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ SPREAD = dict(
     ears=0.35,
     neck=0.2,
 )
-"""Standard deviation of each section's morph weights: near the spread of a population, far from caricature."""
+"""Standard deviation of each section's morph weights: near a population's spread, far from caricature."""
 OPPOSITES = (
     ("decr", "incr"),
     ("down", "up"),

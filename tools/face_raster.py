@@ -1,4 +1,4 @@
-"""A z-buffer and a ray tracer in a few lines each, compiled by numba: all the geometry that the face renderer needs."""
+"""A z-buffer and a ray tracer, compiled by numba: all the geometry that the face renderer needs."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 
 @numba.njit(cache=True)
 def rasterise(x, y, z, triangles, width, height):
-    """Visible triangle and barycentric weights of every pixel; larger `z` is nearer; −1 where nothing is hit."""
+    """Visible triangle (−1: none), its barycentric weights and depth at every pixel; larger `z` is nearer."""
     depth = np.full((height, width), -1e9, np.float32)
     face = np.full((height, width), -1, np.int32)
     weights = np.zeros((height, width, 3), np.float32)

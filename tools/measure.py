@@ -7,8 +7,8 @@
     python tools/measure.py customize   # DreamBooth and LoRA on clean photos against the calibration
     python tools/measure.py workflow    # clean, protected, protected and purified: the main question
 
-Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and the tuning
-people (seeds from 8500) are neither trained on nor reported.
+Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and
+the tuning people (seeds from 8500) are neither trained on nor reported.
 """
 
 import argparse
@@ -170,7 +170,7 @@ def vae(judge: Judge) -> None:
 
 
 def background_of(images: torch.Tensor) -> list[str]:
-    """The named colour nearest to the upper corners (in hue and saturation, so that the light doesn't matter)."""
+    """The named colour nearest to the upper corners, mostly by hue: the light should not matter."""
     from face_people import BACKGROUNDS
 
     names = list(BACKGROUNDS)
@@ -202,8 +202,8 @@ def hair_of(images: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
 def prompts(judge: Judge, per_colour: int = 24) -> None:
     """Share of samples with a face, and of samples whose hair and background follow the prompt.
 
-    Hair is named by the nearest mean hair colour of the training renders (black, brown, blond, red, grey); the same
-    rule applied to rendered photos says how far to trust it.
+    Hair is named by the nearest median hair colour of renders (black, brown, blond, red, grey); the same rule
+    applied to other renders says how far to trust it.
     """
     from face_people import BACKGROUNDS, HAIR_COLOURS, sample_identity, sample_photo
     from face_render import build_person, head, render

@@ -1,7 +1,7 @@
 """Render people who don't exist.
 
     python tools/render_faces.py sheet build/faces.png                 # a contact sheet to look at
-    python tools/render_faces.py held-out data/faces                   # the 12 committed identities × 12 photos
+    python tools/render_faces.py held-out data/faces                   # the 12 committed people × 12 photos
     python tools/render_faces.py train runs/faces --identities 1200    # the training set, resumable
 
 Seeds: training identities 0-7999, calibration 8000-8999, held-out people from 9001.

@@ -2,8 +2,8 @@
 
     python tools/train_ddpm.py runs/faces data/photos runs/ddpm [--steps 2000]
 
-Resumable. Purification works at t ≤ 100, so most training happens there. The astronaut is left out of training: he
-is the photo that the notebooks protect.
+Resumable. Purification works at t ≤ 100, so most training happens there. The astronaut is left out of
+training: it is the photo that the notebooks protect.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Train the nano Stable Diffusion (text encoder and latent UNet) on the captioned faces, with the trained autoencoder.
+"""Train the nano Stable Diffusion: text encoder and latent UNet, on the captioned faces.
 
     python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 3400]
 
-Resumable. Captions are dropped one time in ten (classifier-free guidance) and shortened at random, so that short
-prompts such as "a photo of a person" work too. Losses are weighted by min(SNR, 5)/SNR (Hang et al. 2023).
+The autoencoder is trained before (`train_vae.py`). Resumable. Captions are dropped one time in ten
+(classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are weighted
+by min(SNR, 5)/SNR (Hang et al. 2023).
 """
 
 import argparse
@@ -19,10 +20,10 @@ from training import fit, load_faces
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 32
-WORDS = (
-    "a photo of person with hair beard glasses smiling background sks dslr portrait man woman face picture close up the and , .".split()
-    + [word for text in (*HAIR_COLOURS, *LENGTH.values(), *BACKGROUNDS, *LIGHTS) for word in text.split()]
-)
+COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
+picture close up the and , .""".split()
+NAMES = (*HAIR_COLOURS, *LENGTH.values(), *BACKGROUNDS, *LIGHTS)
+WORDS = COMMON + [word for text in NAMES for word in text.split()]
 
 
 def split_word(word: str, merges: list[tuple[str, str]]) -> list[str]:
@@ -43,8 +44,8 @@ def split_word(word: str, merges: list[tuple[str, str]]) -> list[str]:
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIP byte-pair tokenizer in which every word of the captions, and `sks`, is one token.
 
-    Other words fall apart into letters, as rare words do in CLIP's own vocabulary. A merge appended to the list
-    comes after all earlier ones, so that it can't break a word that is whole already.
+    Other words fall apart into letters, as rare words do in CLIP's own vocabulary. A merge appended to the
+    list comes after all earlier ones, so that it can't break a word that is whole already.
     """
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.-'!?"
     vocabulary = [*letters, *(letter + "</w>" for letter in letters)]

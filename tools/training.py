@@ -1,8 +1,8 @@
-"""One training loop for all nano models: seeded, resumable, averaged weights, bf16 where the processor has it.
+"""One training loop for all nano models: seeded, resumable, averaged weights, bf16.
 
 A run lives in its own folder: `state.pt` (model, averaged model, optimiser, step; replaced atomically) and
-`loss.csv` (step, loss, seconds). Batch `k` is drawn from the generator seeded by (seed, k), so that a resumed run sees
-the batches that an unbroken one would have seen.
+`loss.csv` (step, loss, seconds). Batch `k` is drawn from the generator seeded by (seed, k), so that a resumed
+run sees the batches that an unbroken one would have seen.
 """
 
 import math
