@@ -2,9 +2,9 @@
 
     python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 3400]
 
-The autoencoder is trained before (`train_vae.py`). Resumable. Captions are dropped one time in ten
-(classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are weighted
-by min(SNR, 5)/SNR (Hang et al. 2023).
+The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped one time in ten
+(classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are
+weighted by min(SNR, 5)/SNR (Hang et al. 2023).
 """
 
 import argparse
