@@ -1,6 +1,6 @@
 """Train the nano Stable Diffusion: text encoder and latent UNet, on the captioned faces.
 
-    python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 3400]
+    python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 2000]
 
 The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped one time in ten
 (classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are
@@ -186,7 +186,7 @@ if __name__ == "__main__":
     parser.add_argument("faces", type=Path)
     parser.add_argument("vae", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
