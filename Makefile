@@ -37,6 +37,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 execute: $(READY) ## run the notebooks in place, as they are committed (NB="notebooks/00_start_here.ipynb" for one)
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1800 \
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	  --ExecutePreprocessor.extra_arguments=--log-level=ERROR \
 	  $(or $(NB),notebooks/*.ipynb)
 
 lint: $(READY) ## check style and notebooks

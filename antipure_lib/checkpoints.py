@@ -46,7 +46,8 @@ def load_stable_diffusion(
     dtype: float32 by default, because the model is going to be fine-tuned.
     Raises ValueError for an unknown name (lists the known ones) or a folder that holds another kind of model.
     """
-    from diffusers import StableDiffusionPipeline
+    with _quiet():  # transformers remarks on optional image processors that nothing here uses
+        from diffusers import StableDiffusionPipeline
 
     folder = _find(name, STABLE_DIFFUSION)
     unchecked = {"safety_checker": None, "requires_safety_checker": False}
@@ -83,13 +84,15 @@ def _quiet() -> Iterator[None]:
 
     loggers = [diffusers_logging, transformers_logging]
     bars = [logging for logging in loggers if logging.is_progress_bar_enabled()]
-    verbosity = diffusers_logging.get_verbosity()
+    verbosity = [logging.get_verbosity() for logging in loggers]
     for logging in bars:
         logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
+    for logging in loggers:
+        logging.set_verbosity_error()
     try:
         yield
     finally:
         for logging in bars:
             logging.enable_progress_bar()
-        diffusers_logging.set_verbosity(verbosity)
+        for logging, level in zip(loggers, verbosity, strict=True):
+            logging.set_verbosity(level)

@@ -15,7 +15,6 @@ import torch
 import train_ddpm
 import train_sd
 from diffusers import DDPMPipeline, StableDiffusionPipeline
-from transformers import CLIPTokenizer
 
 
 def averaged(run: Path, name: str, model: torch.nn.Module) -> torch.nn.Module:
@@ -49,7 +48,7 @@ def main(runs: Path, out: Path) -> None:
     if (runs / "sd/state.pt").exists():
         vae = train_sd.trained_vae(runs / "vae")
         vae.register_to_config(**json.loads((runs / "sd/scaling.json").read_text()))
-        tokenizer = CLIPTokenizer.from_pretrained(str(runs / "sd/tokenizer"))
+        tokenizer = train_sd.make_tokenizer(runs / "sd/tokenizer")
         pipeline = StableDiffusionPipeline(
             vae=vae,
             unet=averaged(runs / "sd", "unet", train_sd.make_unet()),
