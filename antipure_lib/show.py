@@ -23,7 +23,7 @@ def show_rows(
     rows: Mapping[str, torch.Tensor],
     columns: int | None = None,  # images a row; default all
     title: str = "",
-    scale: float = 1.1,  # inches an image
+    scale: float = 0.9,  # inches an image
     column_titles: Sequence[str] = (),
 ):
     """Rows of images, each with its name on the left. rows: name → N×3×H×W in [0, 1]. Returns the figure."""

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # Other values than the notebook's own, and as little work as still runs every line.
 PARAMETERS = {
-    "00_start_here": {"SEED": 1, "STEPS": 3, "LEARNING": 2},
+    "00_start_here": {"SEED": 1, "STEPS": 3, "ITERATIONS": 1, "LEARNING": 2},
 }
 
 
