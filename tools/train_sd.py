@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from face_people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
 from train_vae import make_vae
-from training import fit, load_faces
+from training import fit, load_faces, starting_weights
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 32
@@ -113,7 +113,7 @@ def make_scheduler() -> DDIMScheduler:
 def trained_vae(run: Path) -> AutoencoderKL:
     """The averaged autoencoder of a finished `train_vae.py` run."""
     vae = make_vae()
-    vae.load_state_dict(torch.load(run / "state.pt", weights_only=True)["averaged"]["vae"])
+    vae.load_state_dict(starting_weights(run, "vae"))
     return vae.eval()
 
 
@@ -139,7 +139,9 @@ def shorten(text: str, generator: torch.Generator) -> str:
     return ", ".join([subject, *(p for p, keep in zip(parts, draw[2:], strict=False) if keep < 0.8)])
 
 
-def main(faces: Path, vae_run: Path, run: Path, steps: int, batch: int, lr: float, seed: int) -> None:
+def main(
+    faces: Path, vae_run: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
+) -> None:
     torch.manual_seed(seed)
     images, captions, _ = load_faces(faces)
     latent_file = run / "latents.pt"
@@ -153,6 +155,9 @@ def main(faces: Path, vae_run: Path, run: Path, steps: int, batch: int, lr: floa
     text_encoder = make_text_encoder(tokenizer).train()
     unet = make_unet().train()
     models = {"unet": unet, "text_encoder": text_encoder}
+    if start:
+        for name, model in models.items():
+            model.load_state_dict(starting_weights(start, name))
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
     alpha_bar = make_scheduler().alphas_cumprod
     print(
@@ -186,9 +191,10 @@ if __name__ == "__main__":
     parser.add_argument("faces", type=Path)
     parser.add_argument("vae", type=Path)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/sd, to start from")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    main(given.faces, given.vae, given.run, given.steps, given.batch, given.lr, given.seed)
+    main(given.faces, given.vae, given.run, given.start, given.steps, given.batch, given.lr, given.seed)

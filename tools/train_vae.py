@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
-from training import fit, load_faces
+from training import fit, load_faces, starting_weights
 
 
 def make_vae() -> AutoencoderKL:
@@ -74,7 +74,7 @@ def main(
     images, _, _ = load_faces(faces)
     vae = make_vae().train()
     if start:
-        vae.load_state_dict(torch.load(start / "state.pt", weights_only=True)["averaged"]["vae"])
+        vae.load_state_dict(starting_weights(start, "vae"))
     averaged = copy.deepcopy(vae).eval()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
@@ -101,7 +101,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("faces", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--start", type=Path, help="run whose averaged weights to start from")
+    parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/sd, to start from")
     parser.add_argument("--vgg", type=Path, help="VGG16's convolutions from get_lpips.py")
     parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--batch", type=int, default=16)

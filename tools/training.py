@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 
 def load_faces(folder: Path, limit: int | None = None) -> tuple[torch.Tensor, list[str], np.ndarray]:
@@ -25,6 +26,16 @@ def load_faces(folder: Path, limit: int | None = None) -> tuple[torch.Tensor, li
     images = torch.from_numpy(np.concatenate([s["images"] for s in shards])).permute(0, 3, 1, 2).contiguous()
     captions = [str(text) for s in shards for text in s["captions"]]
     return images, captions, np.concatenate([s["identity"] for s in shards])
+
+
+def starting_weights(source: Path, name: str) -> dict[str, torch.Tensor]:
+    """Averaged weights of a run, or the fp32 copy of a part of a saved pipeline (such as data/models/sd)."""
+    if (source / "state.pt").exists():
+        return torch.load(source / "state.pt", weights_only=True)["averaged"][name]
+    files = sorted((source / name).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{source}: neither a run (state.pt) nor a pipeline with a part '{name}'")
+    return {key: value.float() for key, value in load_file(files[0]).items()}
 
 
 def average(ema: torch.nn.Module, model: torch.nn.Module, step: int, decay: float) -> None:
