@@ -272,13 +272,11 @@ def render(person: dict, photo: dict, size: int = 64, oversample: int | None = N
     near = distance / (distance - p[:, 2])
     x = wide * (0.5 + photo["shift"][0]) + scale * p[:, 0] * near
     y = wide * (0.47 + photo["shift"][1]) - scale * p[:, 1] * near
-    z = p[:, 2].copy()
-    facing_away = np.zeros(len(triangles), bool)
     a, b, c = triangles.T
     area = (x[b] - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (y[b] - y[a])
-    facing_away[(scene["groups"] == SKIN) | (scene["groups"] == EYE)] = True
-    shown = np.flatnonzero(~(facing_away & (area >= 0)))
-    face, weights, _ = rasterise(x, y, z, triangles[shown], wide, wide)
+    one_sided = (scene["groups"] == SKIN) | (scene["groups"] == EYE)
+    shown = np.flatnonzero(~(one_sided & (area >= 0)))
+    face, weights, _ = rasterise(x, y, p[:, 2], triangles[shown], wide, wide)
     hit = face >= 0
     index, w = shown[face[hit]], weights[hit][..., None]
     corners = triangles[index]

@@ -19,15 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure_prompts import follow_prompts
 
 from antipure_lib import (
     antipure,
     diffpure,
     gridpure,
+    gridpure_steps,
     identities,
     load_ddpm,
     load_faces,
     load_stable_diffusion,
+    quantise,
     to_model,
 )
 from antipure_lib.customize import dreambooth, lora
@@ -108,40 +111,29 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
     write_json(ROOT / "data/faces/calibration.json", values)
 
 
-def purifier(judge: Judge) -> None:
-    """PSNR and identity after purification of clean held-out faces."""
-    ddpm = load_ddpm()
-    runs = {
-        "clean": lambda x: x,
-        "diffpure t=10": lambda x: diffpure(ddpm, x, t=10),
-        "gridpure 20": lambda x: gridpure(ddpm, x, iterations=20),
-        "gridpure 40": lambda x: gridpure(ddpm, x, iterations=20, rounds=2),
-        "diffpure t=50": lambda x: diffpure(ddpm, x, t=50),
-        "diffpure t=100": lambda x: diffpure(ddpm, x, t=100),
-    }
-    people = identities()
-    x = torch.cat([load_faces(name, "B") for name in people])
-    reference = {name: judge.embed(load_faces(name, "C")) for name in people}
+def purifier(judge: Judge, photos: int = 2) -> None:
+    """PSNR and identity after purification of clean held-out faces (the first `photos` of set B of each)."""
+    ddpm, people = load_ddpm(), identities()
+    x = torch.cat([load_faces(name, "B")[:photos] for name in people])
+    reference = [judge.embed(load_faces(name, "C")) for name in people]
+    purified = {"clean": x, "diffpure t=10": diffpure(ddpm, x, t=10)}
+    for state in gridpure_steps(ddpm, x, iterations=40):
+        if state.iteration + 1 in (20, 40):
+            purified[f"gridpure {state.iteration + 1}"] = quantise(state.x)
+        print(f"gridpure {state.iteration + 1}/40", flush=True)
+    purified |= {f"diffpure t={t}": diffpure(ddpm, x, t=t) for t in (50, 100)}
     rows = {}
-    for name, run in runs.items():
-        began = time.time()
-        y = run(x)
-        faces_found = judge.embed(y)
-        distance = torch.cat(
-            [judge.distance(faces_found[4 * k : 4 * k + 4], reference[p]) for k, p in enumerate(people)]
-        )
+    for name, y in purified.items():
+        faces_found = judge.embed(y).split(photos)
+        distance = torch.cat([judge.distance(e, r) for e, r in zip(faces_found, reference, strict=True)])
         rows[name] = dict(
             psnr=spread(judge.psnr(x, y)) if name != "clean" else None,
             distance_to_set_C=spread(distance),
             same_person=(distance <= judge.threshold).double().mean(),
-            fdfr=judge.fdfr(faces_found),
-            seconds=time.time() - began,
+            fdfr=judge.fdfr(torch.cat(faces_found)),
         )
-        print(name, rows[name], flush=True)
-    write_json(
-        ROOT / "data/results/nano_purifier.json",
-        dict(made_by="python tools/measure.py purifier", photos=len(x), rows=rows),
-    )
+    values = dict(made_by="python tools/measure.py purifier", photos=len(x), rows=rows)
+    write_json(ROOT / "data/results/nano_purifier.json", values)
 
 
 @torch.no_grad()
@@ -169,132 +161,25 @@ def vae(judge: Judge) -> None:
     )
 
 
-def background_of(images: torch.Tensor) -> list[str]:
-    """The named colour nearest to the upper corners, mostly by hue: the light should not matter."""
-    from face_people import BACKGROUNDS
-
-    names = list(BACKGROUNDS)
-    anchors = torch.tensor([BACKGROUNDS[name] for name in names]).float() / 255
-    corners = (
-        torch.cat([images[..., 2:14, 2:10].flatten(2), images[..., 2:14, -10:-2].flatten(2)], 2)
-        .median(2)
-        .values
-    )
-    return [names[k] for k in _nearest(corners, anchors)]
+def prompts(judge: Judge) -> None:
+    """Share of samples with a face, and of samples whose hair and background follow the prompt."""
+    values = dict(made_by="python tools/measure.py prompts") | follow_prompts(judge, load_stable_diffusion())
+    write_json(ROOT / "data/results/nano_prompts.json", values)
 
 
-def _nearest(colours: torch.Tensor, anchors: torch.Tensor) -> list[int]:
-    def features(c):
-        level = c.max(1, keepdim=True).values
-        return torch.cat([(c - level) / (level + 1e-3), 0.35 * level], 1)
-
-    return torch.cdist(features(colours), features(anchors)).argmin(1).tolist()
-
-
-def hair_of(images: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
-    """Mean colour of the top of the head (N×3): what differs from the background above the forehead."""
-    top = images[..., 3:18, 20:44].flatten(2)
-    far = (top - background[:, :, None]).abs().sum(1)
-    weight = (far > 0.25).float() + 1e-4
-    return (top * weight[:, None]).sum(2) / weight.sum(1, keepdim=True)
-
-
-def prompts(judge: Judge, per_colour: int = 24) -> None:
-    """Share of samples with a face, and of samples whose hair and background follow the prompt.
-
-    Hair is named by the nearest median hair colour of renders (black, brown, blond, red, grey); the same rule
-    applied to other renders says how far to trust it.
-    """
-    from face_people import BACKGROUNDS, HAIR_COLOURS, sample_identity, sample_photo
-    from face_render import build_person, head, render
-
-    pipe = load_stable_diffusion()
-    people = generate(pipe, CLASS_PROMPT, n=128, seed=5)
-    fdfr = judge.fdfr(people)
-    real, real_hair, real_background = [], [], []
-    for seed in range(8100, 8300):
-        identity = sample_identity(seed, head().pairs)
-        if identity["style"] in ("shaved", "receding"):
-            continue
-        photo = sample_photo(0, identity)
-        real.append(
-            torch.from_numpy(render(build_person(identity), photo, 64)).permute(2, 0, 1).float() / 255
-        )
-        real_hair.append(identity["hair_name"])
-        real_background.append(photo["background_name"])
-    real = torch.stack(real)
-
-    def corners(images):
-        return (
-            torch.cat([images[..., 2:14, 2:10].flatten(2), images[..., 2:14, -10:-2].flatten(2)], 2)
-            .median(2)
-            .values
-        )
-
-    colours = hair_of(real, corners(real))
-    names = list(HAIR_COLOURS)
-    half = len(real) // 2
-    anchors = torch.stack(
-        [colours[:half][[h == n for h in real_hair[:half]]].median(0).values for n in names]
-    )
-
-    def hair_names(images):
-        return [
-            names[k]
-            for k in torch.cdist(hair_of(images, corners(images)).sqrt(), anchors.sqrt()).argmin(1).tolist()
-        ]
-
-    rule_hair = np.mean([a == b for a, b in zip(hair_names(real[half:]), real_hair[half:], strict=True)])
-    rule_background = np.mean([a == b for a, b in zip(background_of(real), real_background, strict=True)])
-    follow_background = {
-        name: np.mean(
-            [
-                b == name
-                for b in background_of(
-                    generate(pipe, f"a photo of a person, {name} background", n=per_colour, seed=6)
-                )
-            ]
-        )
-        for name in BACKGROUNDS
-    }
-    follow_hair = {
-        name: np.mean(
-            [
-                h == name
-                for h in hair_names(
-                    generate(pipe, f"a photo of a person with long {name} hair", n=per_colour, seed=7)
-                )
-            ]
-        )
-        for name in names
-    }
-    write_json(
-        ROOT / "data/results/nano_prompts.json",
-        dict(
-            made_by="python tools/measure.py prompts",
-            face_detected=1 - fdfr,
-            samples=len(people),
-            background_follows=np.mean(list(follow_background.values())),
-            hair_follows=np.mean(list(follow_hair.values())),
-            background_by_colour=follow_background,
-            hair_by_colour=follow_hair,
-            rule_on_renders=dict(background=rule_background, hair=rule_hair),
-            per_colour=per_colour,
-        ),
-    )
-
-
-def score(judge: Judge, pipe, reference: torch.Tensor, n: int = 16, seed: int = 1) -> dict:
-    """Judge a customized model by its samples."""
-    samples = generate(pipe, PROMPT, n=n, seed=seed)
-    found = judge.embed(samples)
-    distance = judge.distance(found, reference)
-    return dict(
+def score(judge: Judge, pipe, reference: torch.Tensor, strangers: list[torch.Tensor] = ()) -> dict:
+    """Judge a customized model by 16 samples, against the person and against other people."""
+    found = judge.embed(generate(pipe, PROMPT, n=16, seed=1))
+    values = dict(
         ism=judge.ism(found, reference),
-        distance=float(distance.nanmean()),
+        distance=float(judge.distance(found, reference).nanmean()),
         same_person=judge.same_person(found, reference),
         fdfr=judge.fdfr(found),
     )
+    if strangers:
+        others = torch.stack([judge.distance(found, stranger).nanmean() for stranger in strangers])
+        values["distance_to_others"] = float(others.nanmean())
+    return values
 
 
 def customize(judge: Judge, people: int = 6) -> None:
@@ -308,20 +193,15 @@ def customize(judge: Judge, people: int = 6) -> None:
             began = time.time()
             trained = run(pipe, load_faces(name, "B"), seed=0)
             seconds = time.time() - began
-            row = dict(method=method, identity=name, seconds=seconds) | score(judge, trained, embedded[name])
-            samples = judge.embed(generate(trained, PROMPT, n=16, seed=1))
-            others = [float(judge.distance(samples, e).nanmean()) for n, e in embedded.items() if n != name]
-            row["distance_to_others"] = float(np.nanmean(others))
-            rows.append(row)
-            print(row, flush=True)
+            strangers = [faces_of for other, faces_of in embedded.items() if other != name]
+            row = dict(method=method, identity=name, seconds=seconds)
+            rows.append(row | score(judge, trained, embedded[name], strangers))
+            print(rows[-1], flush=True)
+    own = {name: judge.embed(load_faces(name, "B")) for name in names}
     real = {
-        "set B to set C": spread(
-            torch.cat([judge.distance(judge.embed(load_faces(n, "B")), embedded[n]) for n in names])
-        ),
-        "ism of set B": spread([judge.ism(judge.embed(load_faces(n, "B")), embedded[n]) for n in names]),
-        "ism of other people": spread(
-            [judge.ism(judge.embed(load_faces(m, "B")), embedded[n]) for n in names for m in names if m != n]
-        ),
+        "distance, set B to set C": spread(torch.cat([judge.distance(own[n], embedded[n]) for n in names])),
+        "ism of set B": spread([judge.ism(own[n], embedded[n]) for n in names]),
+        "ism of others": spread([judge.ism(own[m], embedded[n]) for n in names for m in names if m != n]),
     }
     summary = {
         method: {
@@ -353,7 +233,7 @@ def workflow(judge: Judge, people: int = 6, eta: float = 8 / 255, steps: int = 1
         protected = antipure(ddpm, x, eta=eta, steps=steps)
         generator = torch.Generator().manual_seed(0)
         noise = (torch.randint(0, 2, x.shape, generator=generator) * 2 - 1) * eta
-        noisy = ((x + noise).clamp(0, 1) * 255).round() / 255
+        noisy = quantise((x + noise).clamp(0, 1))
         sets = {
             "clean": x,
             "clean, purified": gridpure(ddpm, x, rounds=2),

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 
-def load_faces(folder: Path, limit: int | None = None) -> tuple[torch.Tensor, list[str], np.ndarray]:
+def load_faces(folder: Path) -> tuple[torch.Tensor, list[str], np.ndarray]:
     """The rendered training set: N×3×64×64 uint8, captions, identity numbers."""
-    shards = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))[:limit]]
+    shards = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))]
     if not shards:
         raise FileNotFoundError(
             f"{folder}: no training images; run `python tools/render_faces.py train {folder}` first"
@@ -111,8 +111,3 @@ def fit(
                 temporary,
             )
             os.replace(temporary, state_file)
-
-
-def save_half(pipeline, folder: Path) -> None:
-    """Save a diffusers pipeline as fp16 safetensors."""
-    pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
