@@ -23,7 +23,7 @@ def show_rows(
     rows: Mapping[str, torch.Tensor],
     columns: int | None = None,  # images a row; default all
     title: str = "",
-    scale: float = 0.9,  # inches an image
+    scale: float = 0.8,  # inches an image
     column_titles: Sequence[str] = (),
 ):
     """Rows of images, each with its name on the left. rows: name → N×3×H×W in [0, 1]. Returns the figure."""
@@ -44,9 +44,7 @@ def show_rows(
             axis.axis("off")
         for axis, image in zip(line, images, strict=False):
             axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
-        line[0].text(
-            -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=10, wrap=False
-        )
+        line[0].text(-0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=10)
     for axis, text in zip(axes[0], column_titles, strict=False):
         axis.set_title(text, fontsize=10)
     if title:
