@@ -1,6 +1,6 @@
 """Train the nano purifier: an unconditional DDPM (UNet2DModel, 32 px) on crops of faces and of real photos.
 
-    python tools/train_ddpm.py runs/faces data/photos runs/ddpm [--steps 2000]
+    python tools/train_ddpm.py runs/faces data/photos runs/ddpm [--steps 2000] [--start data/models/ddpm]
 
 Resumable. Purification works at t ≤ 100, so most training happens there. The astronaut is left out of
 training: it is the photo that the notebooks protect.
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
-from training import fit, load_faces
+from training import fit, load_faces, starting_weights
 
 SIDE = 32
 SMALL_T = 100
@@ -69,11 +69,15 @@ def crops(source: list[torch.Tensor] | torch.Tensor, count: int, generator: torc
     return torch.stack(pieces)
 
 
-def main(faces: Path, photos: Path, run: Path, steps: int, batch: int, lr: float, seed: int) -> None:
+def main(
+    faces: Path, photos: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
+) -> None:
     torch.manual_seed(seed)
     images, _, _ = load_faces(faces)
     pyramid = photo_pyramid(photos)
     unet = make_unet().train()
+    if start:
+        unet.load_state_dict(starting_weights(start, "unet"))
     averaged = copy.deepcopy(unet).eval()
     alpha_bar = make_scheduler().alphas_cumprod
     real, large = batch // 5, batch // 8
@@ -107,9 +111,10 @@ if __name__ == "__main__":
     parser.add_argument("faces", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/ddpm, to start from")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    main(given.faces, given.photos, given.run, given.steps, given.batch, given.lr, given.seed)
+    main(given.faces, given.photos, given.run, given.start, given.steps, given.batch, given.lr, given.seed)
