@@ -50,7 +50,7 @@ def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     """Two-sided p of "a and b have one mean", from all sign flips of the differences per person.
 
     a, b: person → figure; only people whom both know count. Exact up to 14 people (2^14 sign flips), for more
-    of them 20,000 flips from a fixed seed. nan for fewer than two people. With n people p can't be below 2^(1−n).
+    of them 20,000 flips from a fixed seed. nan for fewer than two people. With n people p is 2^(1−n) or more.
     (Fisher's randomisation test for paired data.)
     """
     both = [name for name in a if name in b and not np.isnan(a[name]) and not np.isnan(b[name])]
