@@ -61,21 +61,22 @@ def dreambooth_steps(
         raise ValueError(f"lr must be positive, got {lr}")
     if not prior_weight >= 0:
         raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
-    images = _check_size(pipe, images, "images")
+    images = check_size(pipe, images, "images")
     if prior_images is not None:
-        prior_images = _check_size(pipe, prior_images, "prior_images")
+        prior_images = check_size(pipe, prior_images, "prior_images")
 
     def run() -> Iterator[CustomizeState]:
-        trained = _copy(pipe)
+        trained = working_copy(pipe)
         trained.unet.requires_grad_(True)
         trained.text_encoder.requires_grad_(train_text_encoder)
-        groups = {"instance": (images, prompt)}
+        groups = {"instance": (latents(trained, images, batch), prompt)}
         if prior_weight > 0:
             prior = prior_images
             if prior is None:
                 prior = generate(trained, class_prompt, n=n_prior, seed=seed, dtype=dtype)
-            groups["prior"] = (prior, class_prompt)
-        yield from _train(trained, groups, {"prior": prior_weight}, steps, lr, batch, seed, dtype)
+            groups["prior"] = (latents(trained, prior, batch), class_prompt)
+        generator = torch.Generator().manual_seed(seed)
+        yield from train_steps(trained, groups, {"prior": prior_weight}, steps, lr, batch, generator, dtype)
 
     return run()
 
@@ -113,14 +114,16 @@ def lora_steps(
     at_least_one(steps=steps, batch=batch, rank=rank)
     if not lr > 0:
         raise ValueError(f"lr must be positive, got {lr}")
-    images = _check_size(pipe, images, "images")
+    images = check_size(pipe, images, "images")
 
     def run() -> Iterator[CustomizeState]:
-        trained = _copy(pipe)
+        trained = working_copy(pipe)
         trained.unet.requires_grad_(False)
         trained.text_encoder.requires_grad_(False)
         _add_lora(trained.unet, rank, seed)
-        yield from _train(trained, {"instance": (images, prompt)}, {}, steps, lr, batch, seed, dtype)
+        groups = {"instance": (latents(trained, images, batch), prompt)}
+        generator = torch.Generator().manual_seed(seed)
+        yield from train_steps(trained, groups, {}, steps, lr, batch, generator, dtype)
 
     return run()
 
@@ -130,9 +133,17 @@ def lora(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "S
     return _last(lora_steps(pipe, images, **options))
 
 
-def _train(pipe, groups, weights, steps, lr, batch, seed, dtype) -> Iterator[CustomizeState]:
-    """Train what asks for gradients on groups = {name: (images, prompt)}, the groups' losses weighted."""
-    generator = torch.Generator().manual_seed(seed)
+def train_steps(
+    pipe: "StableDiffusionPipeline",  # trained in place
+    groups: dict[str, tuple[tuple[torch.Tensor, torch.Tensor], str]],  # name: (from `latents`, prompt)
+    weights: dict[str, float],  # of the groups' losses; default 1 each
+    steps: int,
+    lr: float,
+    batch: int,  # images of each group a step
+    generator: torch.Generator,  # on the CPU, advanced by every step
+    dtype: torch.dtype | None = None,
+) -> Iterator[CustomizeState]:
+    """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share."""
     scheduler, device = pipe.scheduler, pipe.unet.device
     alpha_bar = alpha_bars(scheduler, device)
     models = (pipe.unet, pipe.text_encoder)
@@ -141,17 +152,16 @@ def _train(pipe, groups, weights, steps, lr, batch, seed, dtype) -> Iterator[Cus
     # float16's small gradients would vanish: the scaler enlarges the loss. Elsewhere it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
-    latents = [_latents(pipe, images, batch) for images, _ in groups.values()]
-    text = _text(pipe, [prompt for _, prompt in groups.values()], dtype)
+    text = text_embeddings(pipe, [prompt for _, prompt in groups.values()], dtype)
     for step in range(1, steps + 1):
-        z0 = torch.cat([_draw(mean, std, batch, generator) for mean, std in latents])
+        z0 = torch.cat([_draw(mean, std, batch, generator) for (mean, std), _ in groups.values()])
         eps = randn(z0.shape, generator, device)
         t = randint(0, scheduler.config.num_train_timesteps, (len(z0),), generator, device)
         z_t = add_noise(z0, eps, t, alpha_bar)
         with autocast(pipe, dtype):
             c = text().repeat_interleave(batch, dim=0)
             prediction = pipe.unet(z_t, t, c).sample.float()
-        errors = (prediction - _target(scheduler, z0, eps, alpha_bar[t])).square()
+        errors = (prediction - training_target(scheduler, z0, eps, alpha_bar[t])).square()
         losses = dict(zip(groups, errors.view(len(groups), -1).mean(dim=1), strict=True))
         loss = sum(weights.get(name, 1.0) * part for name, part in losses.items())
         scaler.scale(loss).backward()
@@ -165,12 +175,24 @@ def _train(pipe, groups, weights, steps, lr, batch, seed, dtype) -> Iterator[Cus
         )
 
 
-@torch.no_grad()
-def _latents(pipe, images, batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of every image's latent, scaled. The VAE is frozen: once is enough."""
-    found = [pipe.vae.encode(to_model(x.to(pipe.vae.device))).latent_dist for x in images.split(batch)]
+def posterior(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the images' latents, scaled as the UNet sees them; differentiable.
+
+    x: N×3×H×W in [0, 1], on the VAE's device. The VAE's q(z|x) is a Gaussian for each number of the latent.
+    """
+    z = pipe.vae.encode(to_model(x)).latent_dist
     scale = pipe.vae.config.scaling_factor
-    return scale * torch.cat([z.mean for z in found]), scale * torch.cat([z.std for z in found])
+    return scale * z.mean, scale * z.std
+
+
+@torch.no_grad()
+def latents(
+    pipe: "StableDiffusionPipeline", images: torch.Tensor, batch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`posterior` in batches, without gradients. In training the VAE is frozen: once is enough."""
+    found = [posterior(pipe, x.to(pipe.vae.device)) for x in images.split(batch)]
+    means, stds = zip(*found, strict=True)
+    return torch.cat(means), torch.cat(stds)
 
 
 def _draw(mean, std, batch, generator) -> torch.Tensor:
@@ -181,8 +203,10 @@ def _draw(mean, std, batch, generator) -> torch.Tensor:
     return mean[index] + std[index] * randn((batch, *mean.shape[1:]), generator, mean.device)
 
 
-def _text(pipe, prompts, dtype) -> Callable[[], torch.Tensor]:
-    """The prompts' embeddings: computed at every call while the encoder learns, otherwise once."""
+def text_embeddings(
+    pipe: "StableDiffusionPipeline", prompts: list[str], dtype: torch.dtype | None = None
+) -> Callable[[], torch.Tensor]:
+    """The prompts' embeddings, P×L×D: computed at every call where the encoder learns, otherwise once."""
     options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
     length = pipe.tokenizer.model_max_length
     tokens = pipe.tokenizer(prompts, max_length=length, **options).input_ids.to(pipe.unet.device)
@@ -193,7 +217,10 @@ def _text(pipe, prompts, dtype) -> Callable[[], torch.Tensor]:
     return lambda: embeddings
 
 
-def _target(scheduler: "DDPMScheduler", z0, eps, alpha_bar) -> torch.Tensor:
+def training_target(
+    scheduler: "DDPMScheduler", z0: torch.Tensor, eps: torch.Tensor, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    """What the UNet is trained to predict: ε, or v = √ᾱ_t·ε − √(1−ᾱ_t)·z0. alpha_bar: ᾱ_t of each latent."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return eps
@@ -216,7 +243,8 @@ def _add_lora(unet, rank, seed) -> None:
                 parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
 
 
-def _copy(pipe) -> "StableDiffusionPipeline":
+def working_copy(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
+    """A copy in float32 and evaluation mode, its VAE frozen, which may be trained."""
     trained = copy.deepcopy(pipe)
     for model in (trained.vae, trained.unet, trained.text_encoder):
         model.float().eval()
@@ -224,7 +252,8 @@ def _copy(pipe) -> "StableDiffusionPipeline":
     return trained
 
 
-def _check_size(pipe, images, name) -> torch.Tensor:
+def check_size(pipe: "StableDiffusionPipeline", images: torch.Tensor, name: str) -> torch.Tensor:
+    """Images as N×3×H×W float32; raises ValueError for bad ones and for those not of the model's size."""
     images = check_image(images, name).detach().float()
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     height, width = images.shape[-2:]

@@ -1,0 +1,127 @@
+"""Every protection by its name, with one budget, one number of steps and one seed for all.
+
+To add one: write a generator of `PGDState`s, `name_steps(x, eta, steps, seed, ...)`, which takes the models
+it needs as `ddpm`, `pipe` or `set_a`, and enter it in PROTECTIONS.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING
+
+import torch
+
+from .antipure import antipure_steps
+from .end_to_end import end_to_end_steps
+from .images import check_eight_bit, check_image, quantise_within
+from .latent_attacks import advdm_steps, mist_steps, photoguard_steps
+from .noise import randint
+from .pgd import PGDState, pgd
+from .surrogate_attacks import aspl_steps, fsmg_steps, simac_steps
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline, StableDiffusionPipeline
+
+
+def none_steps(x: torch.Tensor, **_) -> Iterator[PGDState]:
+    """The photos as they are, for comparison; one state, step 0.  x: 3×H×W or N×3×H×W in [0, 1]."""
+    return iter([PGDState(0, check_image(x).detach(), {}, {})])
+
+
+def random_steps(
+    x: torch.Tensor,
+    eta: float = 16 / 255,  # budget, [0, 1] units
+    steps: int = 100,
+    step_size: float | None = None,  # [0, 1] units; None: η, so that the first step spends the whole budget
+    seed: int = 0,
+) -> Iterator[PGDState]:
+    """x ± η with a random sign for each number: the control for every other protection.
+
+    Of all perturbations within the budget these are the largest, and they know of no model. As a loss: the
+    projection on random signs. x: 3×H×W or N×3×H×W in [0, 1]. States: see `PGDState`. Errors as in `pgd`.
+    """
+    images = check_image(x)
+    generator = torch.Generator().manual_seed(seed)
+    signs = 2 * randint(0, 2, images.shape, generator, images.device).to(images.dtype) - 1
+    step_size = eta if step_size is None else step_size
+    return pgd(lambda x_adv, _: (signs * x_adv).mean((1, 2, 3)), images, eta, steps, step_size, seed)
+
+
+PROTECTIONS: dict[str, Callable[..., Iterator[PGDState]]] = {
+    "none": none_steps,
+    "random": random_steps,
+    "advdm": advdm_steps,
+    "photoguard": photoguard_steps,
+    "mist": mist_steps,
+    "fsmg": fsmg_steps,
+    "aspl": aspl_steps,
+    "simac": simac_steps,
+    "pixel-ddpm": partial(antipure_steps, weights=(1, 0, 0)),
+    "pfg": partial(antipure_steps, weights=(0, 1, 0)),
+    "etg": partial(antipure_steps, weights=(0, 0, 1)),
+    "antipure": antipure_steps,
+    "antipure-pfg": partial(antipure_steps, weights=(1, 0, 0.5)),  # without PFG
+    "antipure-etg": partial(antipure_steps, weights=(1, 0.5, 0)),  # without ETG
+    "end-to-end": end_to_end_steps,
+}
+REMEDIES = {
+    "ddpm": "the purifier's model, for example ddpm=load_ddpm()",
+    "pipe": "the latent model, for example pipe=load_stable_diffusion()",
+    "set_a": 'clean photos of the same person, for example set_a=load_faces("p01", "A")',
+}
+
+
+def protect(
+    name: str,
+    images: torch.Tensor,
+    *,
+    ddpm: "DDPMPipeline | None" = None,
+    pipe: "StableDiffusionPipeline | None" = None,
+    set_a: torch.Tensor | None = None,
+    eta: float = 16 / 255,
+    steps: int = 100,
+    seed: int = 0,
+    **options,
+) -> torch.Tensor:
+    """Protect images: the last state of `protect_steps`, rounded to 8 bits within the budget.
+
+    images: 3×H×W or N×3×H×W in [0, 1]. Returns their shape and device: what a saved PNG holds, with
+    ‖x_adv − x‖∞ ≤ η for that file. Arguments and errors as in `protect_steps`; ValueError for eta < 1/255.
+
+    >>> protected = protect("mist", load_faces("p01", "B"), pipe=load_stable_diffusion(), eta=8 / 255)
+    """
+    check_eight_bit(eta)  # before the work, not after it
+    for state in protect_steps(
+        name, images, ddpm=ddpm, pipe=pipe, set_a=set_a, eta=eta, steps=steps, seed=seed, **options
+    ):
+        x_adv = state.x_adv
+    return quantise_within(x_adv.to(images).view_as(images), images.detach(), eta)
+
+
+def protect_steps(
+    name: str,
+    images: torch.Tensor,
+    *,
+    ddpm: "DDPMPipeline | None" = None,
+    pipe: "StableDiffusionPipeline | None" = None,
+    set_a: torch.Tensor | None = None,
+    eta: float = 16 / 255,  # budget, [0, 1] units
+    steps: int = 100,
+    seed: int = 0,
+    **options,
+) -> Iterator[PGDState]:
+    """The protection of that name in PROTECTIONS, step by step.
+
+    images: 3×H×W or N×3×H×W in [0, 1]. ddpm, pipe, set_a (clean photos of the same person): only what the
+    protection needs is used. options: its further arguments. States: see `PGDState`.
+    Raises ValueError for an unknown name, a missing model or photos, and as the protection itself does.
+    """
+    if name not in PROTECTIONS:
+        raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
+    steps_of = PROTECTIONS[name]
+    given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
+    needed = {key: value for key, value in given.items() if key in signature(steps_of).parameters}
+    for key, value in needed.items():
+        if value is None:
+            raise ValueError(f"protection '{name}' needs {key}: pass {REMEDIES[key]}")
+    return steps_of(x=images, eta=eta, steps=steps, seed=seed, **needed, **options)
