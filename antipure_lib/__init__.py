@@ -17,6 +17,9 @@ from .diffusion import (
     reverse_step,
     sample_size,
 )
+from .end_to_end import end_to_end_loss, end_to_end_steps, purify_chain, respaced
+from .figures import show_grid, show_iterations, show_pareto
+from .freqpure import freqpure, freqpure_steps, keep_low_frequencies
 from .generate import generate
 from .images import (
     atomic,
@@ -30,7 +33,9 @@ from .images import (
     to_model,
     to_pil,
 )
+from .intervals import bootstrap_interval, holm, paired_test
 from .judge import Judge
+from .latent_attacks import advdm_steps, checkerboard, mist_steps, photoguard_steps
 from .losses import (
     dct_matrix,
     denoising_loss,
@@ -41,6 +46,8 @@ from .losses import (
 from .lpips import LPIPS
 from .noise import image_generators, randint, randn
 from .pgd import PGDState, pgd
+from .protect import PROTECTIONS, protect, protect_steps, random_steps
+from .purifiers import PURIFIERS, parse_purifier, purify
 from .purify import (
     PurifyState,
     diffpure,
@@ -52,5 +59,9 @@ from .purify import (
     resize_and_back,
     survival,
 )
+from .restorer import waifu2x
+from .set_judges import alexnet_features, brisque, frechet, frechet_distance
 from .show import COLOURS, amplify, show_curves, show_rows, table
+from .surrogate_attacks import aspl_steps, fsmg_steps, greedy_timesteps, simac_steps
+from .tables import by_person, comparison, interval_of, result_table, select
 from .tiles import extract, merge, tile_count, tile_origins

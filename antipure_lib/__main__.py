@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import walk
+from . import benchmark_command, walk
 
-COMMANDS = (walk,)
+COMMANDS = (walk, benchmark_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,194 @@
+"""The purification-customization benchmark: protect, purify, customize, generate, judge, for a grid of cells.
+
+Each stage's pictures are kept in a folder under a hash of everything that made them (content of the input,
+names, options, models), so that cells share what they have in common and a stopped run goes on where it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from .customize import dreambooth, lora
+from .data import load_faces
+from .generate import generate
+from .images import atomic
+from .judge import Judge
+from .protect import protect
+from .purifiers import DIFFUSION, parse_purifier, purify
+from .set_judges import brisque, frechet
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline, StableDiffusionPipeline
+
+CUSTOMIZERS = {"dreambooth": dreambooth, "lora": lora}
+PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
+CLASS_PROMPT = "a photo of a person"
+
+
+class Cell(NamedTuple):
+    """One row of the table: the names of what was done, to whom, and the seed of all of it."""
+
+    protect: str
+    purify: str
+    customize: str
+    identity: str
+    seed: int
+
+
+class World(NamedTuple):
+    """What the cells of one run share."""
+
+    ddpm: "DDPMPipeline"
+    pipe: "StableDiffusionPipeline"
+    judge: Judge
+    cache: Path  # folder of the stages' pictures
+    eta: float = 16 / 255  # budget, [0, 1] units
+    steps: int = 100  # of PGD
+    samples: int = 16  # generated images a prompt
+    learning: int | None = None  # steps of customization; None: each customizer's own
+
+
+def plan(
+    protections: Sequence[str],
+    purifiers: Sequence[str],
+    customizers: Sequence[str],
+    identities: Sequence[str],
+    seeds: Sequence[int],
+) -> list[Cell]:
+    """All cells of a grid. The first named come first, whole person by whole person: a run that is stopped
+    early has finished people in it, not single cells of many.
+    """
+    return [
+        Cell(protection, purifier, customizer, identity, seed)
+        for seed in seeds
+        for identity in identities
+        for customizer in customizers
+        for protection in protections
+        for purifier in purifiers
+    ]
+
+
+def run_cell(cell: Cell, world: World) -> dict[str, object]:
+    """One row: every column of `results.COLUMNS`.
+
+    The judge sees the generated images, set C, and the photos; what was learned from is set B, protected and
+    then purified. Raises ValueError for unknown names.
+    """
+    x = load_faces(cell.identity, "B")
+    protected = protected_photos(cell, world)
+    learned = purified_photos(cell, protected, world)
+    generated, key = generated_images(cell, learned, world)
+    judge = world.judge
+    faces, clean = judge.embed(generated), judge.embed(load_faces(cell.identity, "C"))
+    real = torch.cat([load_faces(cell.identity, name) for name in "ABC"])
+    changed = cell.protect != "none"
+    figures = dict(
+        ism=judge.ism(faces, clean),
+        distance=float(judge.distance(faces, clean).nanmean()),
+        same_person=judge.same_person(faces, clean),
+        fdfr=judge.fdfr(faces),
+        frechet=frechet(generated, real),
+        brisque=float(brisque(generated).mean()),
+        psnr_learned=float(judge.psnr(x, learned).mean()) if not learned.equal(x) else None,
+        survival=_survival(x, protected, learned, cell, world) if changed else None,
+    )
+    for name in ("lpips", "flip", "ssim", "psnr"):
+        figures[name] = float(getattr(judge, name)(x, protected).mean()) if changed else None
+    return dict(cell._asdict(), eta=world.eta, steps=world.steps, cell=key[:16], **figures)
+
+
+def protected_photos(cell: Cell, world: World) -> torch.Tensor:
+    """Set B of the cell's person, protected; set A is what surrogates learn from."""
+    x = load_faces(cell.identity, "B")
+    set_a = load_faces(cell.identity, "A")
+    made_from = ("protect", cell.protect, world.eta, world.steps, cell.seed, x, set_a, *_models(world))
+    models = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a)
+    return _kept(
+        world.cache,
+        made_from,
+        lambda: protect(cell.protect, x, eta=world.eta, steps=world.steps, seed=cell.seed, **models),
+    )[0]
+
+
+def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:
+    """Photos after the cell's purifier; the noise is the same for all photos that share a seed."""
+    made_from = ("purify", cell.purify, photos)
+    if parse_purifier(cell.purify)[0] in DIFFUSION:
+        made_from += (cell.seed, _models(world)[0])
+    return _kept(
+        world.cache, made_from, lambda: purify(cell.purify, photos, ddpm=world.ddpm, seed=cell.seed)
+    )[0]
+
+
+def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[torch.Tensor, str]:
+    """Images of the prompts by a model customized on `photos`, and the hash of all that made them."""
+    options = {} if world.learning is None else {"steps": world.learning}
+    if cell.customize == "dreambooth":
+        options["prior_images"] = _prior(cell, world)
+
+    def make() -> torch.Tensor:
+        trained = CUSTOMIZERS[cell.customize](world.pipe, photos, seed=cell.seed, **options)
+        return torch.cat([generate(trained, prompt, n=world.samples, seed=cell.seed) for prompt in PROMPTS])
+
+    made_from = ("customize", cell.customize, cell.seed, world.samples, photos, options, _models(world)[1])
+    return _kept(world.cache, made_from, make)
+
+
+def _prior(cell: Cell, world: World) -> torch.Tensor:
+    made_from = ("prior", cell.seed, _models(world)[1])
+    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=16, seed=cell.seed))[0]
+
+
+def _survival(x, protected, learned, cell, world) -> float:
+    """‖Pure(x+δ) − Pure(x)‖ / ‖δ‖, mean over the photos."""
+    remains = (learned - purified_photos(cell, x, world)).flatten(1).norm(dim=1)
+    return float((remains / (protected - x).flatten(1).norm(dim=1)).mean())
+
+
+def _kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str]:
+    """The images under the hash of `made_from`, made if they aren't there; as 8-bit files hold them.
+
+    Processes that want the same images wait for the one that makes them.
+    """
+    key = digest(*made_from)
+    path = folder / f"{made_from[0]}-{key[:32]}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            pixels = (make() * 255).round().to("cpu", torch.uint8).numpy()
+            with atomic(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, images=pixels)
+    with np.load(path) as stored:
+        return torch.from_numpy(stored["images"]).float() / 255, key
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 of tensors' contents and of plain values, in order."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            array = part.detach().cpu().contiguous().numpy()
+            found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        elif isinstance(part, dict):
+            found.update(digest(*(piece for item in sorted(part.items()) for piece in item)).encode())
+        else:
+            found.update(json.dumps(part).encode())
+        found.update(b"|")
+    return found.hexdigest()
+
+
+def _models(world: World) -> tuple[str, str]:
+    parts = ("vae", "unet", "text_encoder")
+    return _weights(world.ddpm, ("unet",)), _weights(world.pipe, parts)
+
+
+@cache
+def _weights(pipe, names: tuple[str, ...]) -> str:
+    return digest(*(value for name in names for value in getattr(pipe, name).state_dict().values()))

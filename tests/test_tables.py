@@ -1,0 +1,103 @@
+"""Tables and figures of the benchmark on made-up rows whose means are known."""
+
+import itertools
+
+import matplotlib
+import numpy as np
+import pytest
+
+import antipure_lib
+from antipure_lib import figures
+from antipure_lib.intervals import Interval, bootstrap_interval, holm, paired_test
+from antipure_lib.purifiers import purify
+from antipure_lib.tables import by_person, comparison, interval_of, result_table, select, write_interval
+
+matplotlib.use("Agg")
+PEOPLE = [f"p{k:02}" for k in range(1, 9)]
+EFFECT = {"none": 0.0, "random": -0.01, "antipure": -0.2}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    generator = np.random.default_rng(0)
+    made = []
+    for protect, purify_with, identity, seed in itertools.product(
+        EFFECT, ["gridpure10", "gridpure40"], PEOPLE, [0, 1]
+    ):
+        ism = 0.9 + EFFECT[protect] * (2 if purify_with == "gridpure40" else 1) + generator.normal(0, 0.01)
+        lpips = np.nan if protect == "none" else 0.1 * (protect == "random") + 0.05
+        known = dict(protect=protect, purify=purify_with, customize="lora", identity=identity, seed=seed)
+        made.append(
+            known | dict(ism=ism, lpips=lpips, distance=1 - ism, fdfr=0.0, frechet=15.0, brisque=np.nan)
+        )
+    return made
+
+
+def test_select_takes_values_and_lists(rows):
+    assert len(select(rows, protect="none")) == len(rows) / 3
+    assert len(select(rows, protect=["none", "random"], purify="gridpure10", seed=1)) == 2 * len(PEOPLE)
+
+
+def test_a_person_counts_once_however_many_seeds(rows):
+    own = select(rows, protect="antipure", purify="gridpure10")
+    means = by_person(own, "ism")
+    assert list(means) == PEOPLE
+    two = [row["ism"] for row in own if row["identity"] == "p03"]
+    assert means["p03"] == pytest.approx(sum(two) / 2)
+    assert interval_of(own, "ism") == bootstrap_interval(list(means.values()))
+    assert interval_of(own, "ism").n == len(PEOPLE)
+    assert np.isnan(by_person(select(rows, protect="none"), "lpips")["p01"])
+
+
+def test_comparison_is_holms_of_the_paired_tests(rows):
+    own = select(rows, purify="gridpure10")
+    figure = {name: by_person(select(own, protect=name), "ism") for name in EFFECT}
+    alone = {name: paired_test(figure["antipure"], figure[name]) for name in ("none", "random")}
+    assert comparison(own, "ism") == holm(alone)
+    assert alone["none"] == pytest.approx(2 / 2 ** len(PEOPLE))  # every person moved one way
+
+
+def test_result_table_has_a_line_a_protection(rows):
+    lines = result_table(select(rows, purify="gridpure40"))
+    assert [line["protection"] for line in lines] == list(EFFECT)
+    assert lines[2]["ism ↓"].startswith("0.5") and "[" in lines[2]["ism ↓"]
+    assert lines[0]["brisque ↑"] == "–" and lines[0]["frechet ↑"] == "15.0 [15.0, 15.0]"
+    assert [line["p (ism, against antipure)"] for line in lines] == ["0.016", "0.016", ""]
+    assert write_interval(Interval(0.5, np.nan, np.nan, 1)) == "0.500"
+
+
+def test_iterations_figure_shows_the_means_and_intervals(rows):
+    axis = figures.show_iterations(rows, "ism").axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["gridpure10", "gridpure40"]
+    line = axis.containers[2].lines[0]
+    wanted = [
+        interval_of(select(rows, protect="antipure", purify=p), "ism") for p in ("gridpure10", "gridpure40")
+    ]
+    np.testing.assert_allclose(line.get_ydata(), [i.mean for i in wanted])
+    low, high = axis.containers[2].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((wanted[0].low, wanted[0].high))
+    assert "↓" in axis.get_ylabel()
+
+
+def test_pareto_leaves_out_what_changes_no_photo(rows):
+    axis = figures.show_pareto(select(rows, purify="gridpure10")).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["random", "antipure"]
+    x, y = (float(values[0]) for values in axis.containers[0].lines[0].get_data())
+    assert x == pytest.approx(0.15) and y == pytest.approx(0.89, abs=0.01)
+
+
+def test_heat_map_is_darker_where_the_protector_wins(rows):
+    figure = figures.show_grid(rows, "ism")
+    image = figure.axes[0].images[0].get_array()
+    assert image[2].min() > image[:2].max()  # ISM is to be low, so AntiPure's line is darkest
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[0] == f"{interval_of(select(rows, protect='none', purify='gridpure10'), 'ism').mean:.3f}"
+
+
+def test_a_protection_looks_the_same_in_every_figure(rows):
+    names = list(EFFECT)
+    assert len({(s["color"], s["marker"]) for s in (figures.style(names, n) for n in names)}) == len(names)
+
+
+def test_the_package_offers_the_function_and_not_its_module():
+    assert antipure_lib.purify is purify
