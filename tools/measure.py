@@ -5,7 +5,6 @@
     python tools/measure.py vae         # reconstruction
     python tools/measure.py prompts     # detected faces; do hair and background follow the prompt?
     python tools/measure.py customize   # DreamBooth and LoRA on clean photos against the calibration
-    python tools/measure.py workflow    # clean, protected, protected and purified: the main question
 
 Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and
 the tuning people (seeds from 8500) are neither trained on nor reported.
@@ -22,9 +21,7 @@ import torch
 from measure_prompts import follow_prompts
 
 from antipure_lib import (
-    antipure,
     diffpure,
-    gridpure,
     gridpure_steps,
     identities,
     load_ddpm,
@@ -39,7 +36,7 @@ from antipure_lib.images import from_model
 from antipure_lib.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMPT, CLASS_PROMPT = "a photo of sks person", "a photo of a person"
+PROMPT = "a photo of sks person"
 
 
 def write_json(path: Path, values: dict) -> None:
@@ -222,60 +219,8 @@ def customize(judge: Judge, people: int = 6) -> None:
     )
 
 
-def workflow(judge: Judge, people: int = 6, eta: float = 8 / 255, steps: int = 100) -> None:
-    """The main question: is what is learned from protected and purified photos worse than from clean ones?"""
-    ddpm, pipe = load_ddpm(), load_stable_diffusion()
-    prior = generate(pipe, CLASS_PROMPT, n=16, seed=0)
-    rows = []
-    for name in identities()[:people]:
-        x = load_faces(name, "B")
-        reference = judge.embed(load_faces(name, "C"))
-        protected = antipure(ddpm, x, eta=eta, steps=steps)
-        generator = torch.Generator().manual_seed(0)
-        noise = (torch.randint(0, 2, x.shape, generator=generator) * 2 - 1) * eta
-        noisy = quantise((x + noise).clamp(0, 1))
-        sets = {
-            "clean": x,
-            "clean, purified": gridpure(ddpm, x, rounds=2),
-            "random sign": noisy,
-            "random sign, purified": gridpure(ddpm, noisy, rounds=2),
-            "antipure": protected,
-            "antipure, purified": gridpure(ddpm, protected, rounds=2),
-        }
-        for kind, photos in sets.items():
-            trained = dreambooth(pipe, photos, prior_images=prior, seed=0)
-            row = dict(
-                identity=name,
-                photos=kind,
-                psnr=float(judge.psnr(x, photos).mean()) if kind != "clean" else None,
-            )
-            row |= dict(lpips=float(judge.lpips(x, photos).mean())) | score(judge, trained, reference)
-            rows.append(row)
-            print(row, flush=True)
-            kinds = dict.fromkeys(r["photos"] for r in rows)
-            summary = {
-                k: {
-                    key: spread([r[key] for r in rows if r["photos"] == k])
-                    for key in ("ism", "distance", "same_person", "fdfr", "lpips")
-                }
-                for k in kinds
-            }
-            write_json(
-                ROOT / "data/results/nano_workflow.json",
-                dict(
-                    made_by="python tools/measure.py workflow",
-                    eta=eta,
-                    steps=steps,
-                    summary=summary,
-                    rows=rows,
-                ),
-            )
-
-
 if __name__ == "__main__":
-    parts = dict(
-        faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize, workflow=workflow
-    )
+    parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
