@@ -6,10 +6,10 @@ READY = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test lab execute lint format clean
+.PHONY: help setup walk test lab execute exercises stamp lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv from requirements.lock (the other targets do it when it is missing or old)
 
@@ -39,6 +39,12 @@ execute: $(READY) ## run the notebooks in place, as they are committed (NB="note
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
 	  --ExecutePreprocessor.extra_arguments=--log-level=ERROR \
 	  $(or $(NB),notebooks/*.ipynb)
+
+exercises: $(READY) ## write students' copies and solutions into build/exercises/ (ARGS=--check tries them instead)
+	$(BIN)/python tools/exercises.py $(ARGS)
+
+stamp: $(READY) ## write every notebook's Colab badge and bootstrap cell, after a change of the repository's address
+	$(BIN)/python tools/stamp_notebooks.py
 
 lint: $(READY) ## check style and notebooks
 	$(BIN)/python -m ruff check
