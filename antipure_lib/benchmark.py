@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from .customize import dreambooth, lora
 from .data import load_faces
+from .devices import pick_dtype
 from .generate import generate
 from .images import atomic
 from .judge import Judge
@@ -129,15 +130,26 @@ def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Ten
 
 def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[torch.Tensor, str]:
     """Images of the prompts by a model customized on `photos`, and the hash of all that made them."""
+    dtype = pick_dtype(world.pipe.unet.device)
     options = {} if world.learning is None else {"steps": world.learning}
     if cell.customize == "dreambooth":
         options["prior_images"] = _prior(cell, world)
 
     def make() -> torch.Tensor:
-        trained = CUSTOMIZERS[cell.customize](world.pipe, photos, seed=cell.seed, **options)
-        return torch.cat([generate(trained, prompt, n=world.samples, seed=cell.seed) for prompt in PROMPTS])
+        trained = CUSTOMIZERS[cell.customize](world.pipe, photos, seed=cell.seed, dtype=dtype, **options)
+        common = dict(n=world.samples, seed=cell.seed, dtype=dtype)
+        return torch.cat([generate(trained, prompt, **common) for prompt in PROMPTS])
 
-    made_from = ("customize", cell.customize, cell.seed, world.samples, photos, options, _models(world)[1])
+    made_from = (
+        "customize",
+        cell.customize,
+        cell.seed,
+        world.samples,
+        str(dtype),
+        photos,
+        options,
+        _models(world)[1],
+    )
     return _kept(world.cache, made_from, make)
 
 

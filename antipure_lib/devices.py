@@ -25,9 +25,12 @@ def pick_dtype(device: str | torch.device) -> torch.dtype:
     """The fastest precision that the device computes natively.
 
     CUDA with compute capability 8 or more: bfloat16. Older CUDA cards (a T4 claims bfloat16 but emulates it):
-    float16. MPS and CPU: float32.
+    float16. A CPU with instructions for it (AVX-512 BF16, AMX): bfloat16. MPS and other CPUs: float32.
     """
     device = torch.device(device)
+    if device.type == "cpu":
+        found = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch can't tell
+        return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
     if device.type != "cuda":
         return torch.float32
     major, _ = torch.cuda.get_device_capability(device)

@@ -9,6 +9,7 @@ import torch
 
 from .benchmark import CUSTOMIZERS, PROMPTS, Cell, World
 from .data import load_faces
+from .devices import pick_dtype
 from .generate import generate
 from .protect import protect
 from .purifiers import parse_purifier, purify
@@ -42,13 +43,7 @@ def estimate(cells: Sequence[Cell], world: World) -> Estimate:
         stages[f"purify {name}"] = _purifier(name, x, world)
     samples = len(PROMPTS) * world.samples
     for name in dict.fromkeys(cell.customize for cell in cells):
-        options = {"prior_images": x} if name == "dreambooth" else {}
-        learning = _grown(
-            lambda n, name=name, options=options: CUSTOMIZERS[name](world.pipe, x, steps=n, **options),
-            world.learning or CUSTOMIZER_STEPS[name],
-        )
-        sampling = _seconds(lambda: generate(world.pipe, PROMPTS[0], n=4)) / 4 * samples
-        stages[f"customize {name}"] = learning + sampling
+        stages[f"customize {name}"] = _customizer(name, x, samples, world)
     stages["judge"] = _seconds(lambda: world.judge.embed(x)) / len(x) * samples
     return Estimate(stages, sum(stages[s] * n for s, n in _count(cells).items()), _memory(world))
 
@@ -73,6 +68,14 @@ def _protection(name: str, x: torch.Tensor, set_a: torch.Tensor, world: World) -
     attack = _grown(lambda n: protect(name, x, steps=n, surrogate_steps=1, **given), world.steps)
     training = _grown(lambda n: protect(name, x, steps=1, surrogate_steps=n, **given), SURROGATE_STEPS[name])
     return attack + training
+
+
+def _customizer(name: str, x: torch.Tensor, samples: int, world: World) -> float:
+    dtype = pick_dtype(world.pipe.unet.device)
+    options = {"dtype": dtype} | ({"prior_images": x} if name == "dreambooth" else {})
+    steps = world.learning or CUSTOMIZER_STEPS[name]
+    learning = _grown(lambda n: CUSTOMIZERS[name](world.pipe, x, steps=n, **options), steps)
+    return learning + _seconds(lambda: generate(world.pipe, PROMPTS[0], n=4, dtype=dtype)) / 4 * samples
 
 
 def _purifier(name: str, x: torch.Tensor, world: World) -> float:

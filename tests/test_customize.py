@@ -9,7 +9,7 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 from tiny import tiny_stable_diffusion
 
-from antipure_lib.customize import dreambooth, dreambooth_steps, lora, lora_steps
+from antipure_lib.customize import ATTENTION, EVERY_LAYER, dreambooth, dreambooth_steps, lora, lora_steps
 from antipure_lib.generate import generate
 from antipure_lib.noise import image_generators
 
@@ -70,7 +70,7 @@ def test_generate_names_a_bad_count(pipe, argument):
 # DreamBooth
 
 
-def reference(pipe, instance, prior, steps, lr, prior_weight, seed):
+def reference(pipe, instance, prior, steps, lr, prior_weight, seed, decay):
     """DreamBooth once more, written with diffusers' scheduler, `encode_prompt` and torch's own loss.
 
     The draws come in the library's order: photos, their latents' noise, prior images, their noise, ε, t.
@@ -79,6 +79,7 @@ def reference(pipe, instance, prior, steps, lr, prior_weight, seed):
     generator = torch.Generator().manual_seed(seed)
     parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps) if decay else None
     losses = []
     for _ in range(steps):
         latents = []
@@ -111,14 +112,16 @@ def reference(pipe, instance, prior, steps, lr, prior_weight, seed):
             if p.grad is not None:
                 p.grad *= min(1.0, 1.0 / (norm.item() + 1e-6))
         optimizer.step()
+        if schedule:
+            schedule.step()
     return losses, pipe
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type):
+@pytest.mark.parametrize(("prediction_type", "decay"), [("epsilon", True), ("v_prediction", False)])
+def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay):
     pipe = tiny_stable_diffusion(prediction_type=prediction_type)
     instance, prior = photos(4), photos(4, seed=1)
-    options = {"steps": 3, "lr": 1e-3, "prior_weight": 0.7, "seed": 3}
+    options = {"steps": 3, "lr": 1e-3, "prior_weight": 0.7, "seed": 3, "decay": decay}
     losses, expected = reference(pipe, instance, prior, **options)
     states = list(dreambooth_steps(pipe, instance, prior_images=prior, **options))
     assert [state.step for state in states] == [1, 2, 3]
@@ -229,18 +232,17 @@ def test_a_half_precision_pipeline_is_trained_in_float32(pipe):
 # LoRA
 
 
-def test_lora_changes_the_attention_projections_by_the_asked_rank(pipe):
+@pytest.mark.parametrize("layers", [ATTENTION, EVERY_LAYER])
+def test_lora_changes_the_asked_layers_by_the_asked_rank(pipe, layers):
     before = weights(pipe)
-    trained = lora(pipe, photos(), steps=3, lr=1e-2, rank=2)
+    trained = lora(pipe, photos(), steps=3, lr=1e-2, rank=2, layers=layers)
     assert changed(before, weights(pipe)) == set()
     names = [name for name in trained.unet.state_dict() if "lora_" in name]
     modules = {name.split(".lora_")[0] for name in names}
-    attention = {
-        name
-        for name, module in pipe.unet.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
-    }
-    assert modules == attention and len(names) == 2 * len(attention)
+    asked = {name for name, _ in pipe.unet.named_modules() if name.endswith(tuple("." + e for e in layers))}
+    kinds = {type(pipe.unet.get_submodule(name)) for name in asked}
+    assert kinds == ({torch.nn.Linear} if layers == ATTENTION else {torch.nn.Linear, torch.nn.Conv2d})
+    assert modules == asked and len(names) == 2 * len(asked)
 
     trained.unet.fuse_lora()
     trained.unet.unload_lora()
@@ -248,8 +250,8 @@ def test_lora_changes_the_attention_projections_by_the_asked_rank(pipe):
     assert set(after) == set(before)
     for name in before:
         delta = after[name] - before[name]
-        if name.removeprefix("unet.").removesuffix(".weight") in attention:
-            assert torch.linalg.matrix_rank(delta, atol=1e-6) == 2, name
+        if name.removeprefix("unet.").removesuffix(".weight") in asked:
+            assert torch.linalg.matrix_rank(delta.flatten(1), atol=1e-6) == 2, name
         else:
             assert torch.equal(delta, torch.zeros_like(delta)), name
 

@@ -275,7 +275,6 @@ def test_budget_below_one_level_is_refused():
 
 def test_devices():
     assert pick_device("cpu") == torch.device("cpu")
-    assert pick_dtype("cpu") == torch.float32
     assert pick_device() in (torch.device("cpu"), torch.device("cuda"), torch.device("mps"))
     with pytest.raises(ValueError, match="cuda:99.*isn't available"):
         pick_device("cuda:99")
@@ -285,3 +284,11 @@ def test_devices():
 def test_a_t4_gets_float16(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert pick_dtype("cuda") == dtype
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "avx512_f", None])
+def test_a_cpu_gets_bfloat16_where_it_has_instructions_for_it(monkeypatch, capability):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    native = capability in ("avx512_bf16", "amx_bf16")
+    assert pick_dtype("cpu") == (torch.bfloat16 if native else torch.float32)
+    assert pick_dtype("mps") == torch.float32
