@@ -121,7 +121,8 @@ def lora_steps(
     Stable Diffusion rank=4, layers=ATTENTION, lr=1e-4 and decay=False are usual (diffusers' own example).
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
-    not of the model's size, steps, batch or rank < 1, lr ≤ 0. To save what was learned in diffusers' format:
+    not of the model's size, steps, batch or rank < 1, lr ≤ 0. To save what was learned in diffusers' format
+    (for layers=ATTENTION; diffusers doesn't read an adapter of convolutions back in full):
 
     >>> from diffusers.utils import convert_state_dict_to_diffusers
     >>> from peft import get_peft_model_state_dict

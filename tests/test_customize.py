@@ -165,7 +165,7 @@ def test_prior_is_generated_from_the_class_prompt(pipe):
     options = {"steps": 2, "seed": 4, "batch": 2}
     own = list(dreambooth_steps(pipe, photos(), n_prior=2, **options))
     given = list(dreambooth_steps(pipe, photos(), prior_images=generated, **options))
-    assert [s.loss.item() for s in own] == [s.loss.item() for s in given]
+    assert [s.loss.item() for s in own] == pytest.approx([s.loss.item() for s in given], rel=1e-5)
 
 
 def test_loss_is_the_weighted_sum_of_its_parts(pipe):
@@ -275,7 +275,7 @@ def test_lora_same_seed_same_bits(pipe):
 
 
 def test_saved_lora_is_read_back_by_diffusers(pipe, tmp_path):
-    trained = lora(pipe, photos(), steps=3, lr=1e-1)
+    trained = lora(pipe, photos(), steps=3, lr=1e-1, layers=ATTENTION)
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained.unet))
     trained.save_lora_weights(tmp_path, unet_lora_layers=layers)
 
