@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .diffusion import frozen
 from .noise import image_generators
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def generate(
     options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
     generators = image_generators(seed, n)
     images = []
-    with autocast(pipe, dtype):
+    # torch picks a convolution's algorithm also by whether its weight asks for a gradient, and the last bits
+    # with it: frozen, a model in training and one at rest give the same images.
+    with frozen(pipe.vae, pipe.unet, pipe.text_encoder), autocast(pipe, dtype):
         for start in range(0, n, batch):
             own = generators[start : start + batch]
             images.append(pipe([prompt] * len(own), generator=own, **options).images.float())

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 from tiny import tiny_stable_diffusion
 
@@ -59,6 +58,15 @@ def test_generate_depends_on_seed_and_position_not_on_batch(pipe):
     assert torch.allclose(five[:2], generate(pipe, PROMPT, n=2, seed=1, steps=3), atol=1e-5)
     assert not torch.allclose(five, generate(pipe, PROMPT, n=5, seed=2, steps=3), atol=1e-2)
     assert not torch.allclose(five[0], five[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_generate_doesnt_depend_on_who_asks_for_gradients(pipe, asks):
+    other = copy.deepcopy(pipe)
+    for part in (other.vae, other.unet, other.text_encoder):
+        part.requires_grad_(asks)
+    assert torch.equal(generate(other, PROMPT, n=2, steps=3), generate(pipe, PROMPT, n=2, steps=3))
+    assert all(p.requires_grad == asks for p in other.unet.parameters())
 
 
 @pytest.mark.parametrize("argument", ["n", "steps", "batch"])
@@ -165,7 +173,7 @@ def test_prior_is_generated_from_the_class_prompt(pipe):
     options = {"steps": 2, "seed": 4, "batch": 2}
     own = list(dreambooth_steps(pipe, photos(), n_prior=2, **options))
     given = list(dreambooth_steps(pipe, photos(), prior_images=generated, **options))
-    assert [s.loss.item() for s in own] == pytest.approx([s.loss.item() for s in given], rel=1e-5)
+    assert [s.loss.item() for s in own] == [s.loss.item() for s in given]
 
 
 def test_loss_is_the_weighted_sum_of_its_parts(pipe):
@@ -274,14 +282,18 @@ def test_lora_same_seed_same_bits(pipe):
     assert not any(torch.equal(first[name], other[name]) for name in adapters)
 
 
-def test_saved_lora_is_read_back_by_diffusers(pipe, tmp_path):
-    trained = lora(pipe, photos(), steps=3, lr=1e-1, layers=ATTENTION)
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained.unet))
-    trained.save_lora_weights(tmp_path, unet_lora_layers=layers)
+@pytest.mark.parametrize("layers", [ATTENTION, EVERY_LAYER])
+def test_saved_lora_is_read_back_by_diffusers(pipe, tmp_path, layers):
+    trained = lora(pipe, photos(), steps=3, lr=1e-1, layers=layers)
+    saved = get_peft_model_state_dict(trained.unet)
+    trained.save_lora_weights(tmp_path, unet_lora_layers=saved)
 
     other = tiny_stable_diffusion()
     plain = generate(other, PROMPT, n=2, steps=3)
     other.load_lora_weights(tmp_path)
+    (name,) = other.unet.peft_config
+    read = get_peft_model_state_dict(other.unet, adapter_name=name)
+    assert set(read) == set(saved) and all(torch.equal(read[key], saved[key]) for key in saved)
     learned = generate(trained, PROMPT, n=2, steps=3)
     assert torch.allclose(generate(other, PROMPT, n=2, steps=3), learned, atol=1e-5)
     assert not torch.allclose(plain, learned, atol=1e-3)
