@@ -2,22 +2,30 @@
 
 import time
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import NamedTuple
 
 import psutil
 import torch
 
 from .benchmark import CUSTOMIZERS, PROMPTS, Cell, World
+from .customize import dreambooth_steps, lora_steps
 from .data import load_faces
 from .devices import pick_dtype
+from .freqpure import freqpure
 from .generate import generate
 from .protect import protect
 from .purifiers import parse_purifier, purify
+from .purify import diffpure, gridpure
+from .surrogate_attacks import fsmg_steps
 
-# The argument by which a stage's cost grows; what it is when it isn't given is its function's default.
-PURIFIER_STEPS = {"diffpure": ("t", 100), "gridpure": ("iterations", 20), "freqpure": ("rounds", 8)}
-CUSTOMIZER_STEPS = {"dreambooth": 200, "lora": 150}
-SURROGATE_STEPS = {"fsmg": 200}  # of the training before the first step of the attack
+# The argument by which a purifier's cost grows, and the function whose default it has.
+PURIFIER_STEPS = {
+    "diffpure": (diffpure, "t"),
+    "gridpure": (gridpure, "iterations"),
+    "freqpure": (freqpure, "rounds"),
+}
+CUSTOMIZER_STEPS = {"dreambooth": dreambooth_steps, "lora": lora_steps}
 
 
 class Estimate(NamedTuple):
@@ -63,17 +71,19 @@ def _count(cells: Sequence[Cell]) -> dict[str, int]:
 
 def _protection(name: str, x: torch.Tensor, set_a: torch.Tensor, world: World) -> float:
     given = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a, eta=world.eta)
-    if name not in SURROGATE_STEPS:
+    if name != "fsmg":
         return _grown(lambda n: protect(name, x, steps=n, **given), world.steps)
+    # Its surrogate is trained once, before the first step of the attack.
     attack = _grown(lambda n: protect(name, x, steps=n, surrogate_steps=1, **given), world.steps)
-    training = _grown(lambda n: protect(name, x, steps=1, surrogate_steps=n, **given), SURROGATE_STEPS[name])
+    surrogate_steps = _default(fsmg_steps, "surrogate_steps")
+    training = _grown(lambda n: protect(name, x, steps=1, surrogate_steps=n, **given), surrogate_steps)
     return attack + training
 
 
 def _customizer(name: str, x: torch.Tensor, samples: int, world: World) -> float:
     dtype = pick_dtype(world.pipe.unet.device)
     options = {"dtype": dtype} | ({"prior_images": x} if name == "dreambooth" else {})
-    steps = world.learning or CUSTOMIZER_STEPS[name]
+    steps = world.learning or _default(CUSTOMIZER_STEPS[name], "steps")
     learning = _grown(lambda n: CUSTOMIZERS[name](world.pipe, x, steps=n, **options), steps)
     return learning + _seconds(lambda: generate(world.pipe, PROMPTS[0], n=4, dtype=dtype)) / 4 * samples
 
@@ -82,9 +92,15 @@ def _purifier(name: str, x: torch.Tensor, world: World) -> float:
     kind, numbers = parse_purifier(name)
     if kind not in PURIFIER_STEPS:
         return _seconds(lambda: purify(name, x, ddpm=world.ddpm))
-    argument, default = PURIFIER_STEPS[kind]
-    amount = numbers.pop(argument, default) * (numbers.pop("rounds", 1) if argument != "rounds" else 1)
+    function, argument = PURIFIER_STEPS[kind]
+    amount = numbers.pop(argument, _default(function, argument)) * (
+        numbers.pop("rounds", 1) if argument != "rounds" else 1
+    )
     return _grown(lambda n: purify(kind, x, ddpm=world.ddpm, **numbers | {argument: n}), amount)
+
+
+def _default(function: Callable, argument: str) -> int:
+    return signature(function).parameters[argument].default
 
 
 def _grown(run: Callable[[int], object], amount: int) -> float:

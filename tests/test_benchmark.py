@@ -9,7 +9,7 @@ import torch
 
 from antipure_lib.__main__ import main
 from antipure_lib.benchmark import Cell, digest, plan, purified_photos, run_cell
-from antipure_lib.benchmark_command import benchmark, make_world
+from antipure_lib.benchmark_run import benchmark, make_world
 from antipure_lib.data import load_faces
 from antipure_lib.estimate import estimate
 from antipure_lib.results import COLUMNS, FIGURES, append_row, read_rows
@@ -127,6 +127,7 @@ def test_the_estimate_counts_what_cells_share_once(world, monkeypatch):
         (["--protect", "magic"], "unknown 'magic'; the known ones are none, random"),
         (["--purify", "jpeg75x3"], "takes quality"),
         (["--identities", "p99"], "p01, p02"),
+        (["--customize", "magic"], "dreambooth, lora"),
         (["--workers", "0"], "--workers"),
     ],
 )

@@ -1,0 +1,80 @@
+"""Running a grid of cells: what a table lacks is made, by one process or several, and appended to it."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .benchmark import Cell, World, run_cell
+from .checkpoints import load_ddpm, load_stable_diffusion
+from .judge import Judge
+from .results import KEYS, append_row, read_rows, write_rows
+
+
+def benchmark(
+    cells: Sequence[Cell], out: str | os.PathLike, models: dict[str, Any], workers: int = 1
+) -> Iterator[dict[str, object]]:
+    """Run the cells that `out` doesn't hold yet, append each row as it is finished, and yield it.
+
+    models: names and settings as `make_world` takes them. workers: processes, which share the cores.
+    At the end the table is put into the plan's order, so that it doesn't depend on who finished first. Raises
+    ValueError where `out` holds rows with another budget or number of steps.
+    """
+    done = finished_rows(out)
+    for row in done.values():
+        _check_settings(out, row, models)
+    if done:
+        write_rows(out, done.values())  # without a line that a crash cut off
+    missing = [cell for cell in cells if tuple(cell) not in done]
+    for row in _finished(missing, models, workers):
+        append_row(out, row)
+        done[tuple(row[name] for name in KEYS)] = row
+        yield row
+    planned = [tuple(cell) for cell in cells]
+    others = [key for key in done if key not in set(planned)]
+    write_rows(out, [done[key] for key in planned + others])
+
+
+def finished_rows(out: str | os.PathLike) -> dict[tuple, dict[str, object]]:
+    """The rows that a table holds, by cell; none where there is no file yet."""
+    rows = read_rows(out) if Path(out).exists() else []
+    return {tuple(row[name] for name in KEYS): row for row in rows}
+
+
+def make_world(ddpm: str, pipe: str, cache: str | os.PathLike, **settings: Any) -> World:
+    """Load the models by name; settings are World's."""
+    return World(load_ddpm(ddpm), load_stable_diffusion(pipe), Judge(), Path(cache), **settings)
+
+
+def _finished(cells, models, workers) -> Iterator[dict[str, object]]:
+    if workers == 1:
+        world = make_world(**models) if cells else None
+        for cell in cells:
+            yield run_cell(cell, world)
+        return
+    # spawn: a forked child of a process with running torch threads hangs
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _start, (models, workers)) as pool:
+        yield from pool.imap_unordered(_run, cells)
+
+
+def _start(models, workers) -> None:
+    global _world
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    _world = make_world(**models)
+
+
+def _run(cell) -> dict[str, object]:
+    return run_cell(Cell(*cell), _world)
+
+
+def _check_settings(out, row, models) -> None:
+    for name in ("eta", "steps"):
+        if abs(row[name] - models[name]) > 1e-6:
+            there, here = f"{row[name]:g}", f"{models[name]:g}"
+            raise ValueError(
+                f"{out} holds rows with {name}={there}, not {here}; name another file with --out"
+            )
