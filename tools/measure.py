@@ -167,7 +167,7 @@ def prompts(judge: Judge) -> None:
 
 def score(judge: Judge, pipe, reference: torch.Tensor, strangers: list[torch.Tensor] = ()) -> dict:
     """Judge a customized model by 16 samples, against the person and against other people."""
-    found = judge.embed(generate(pipe, PROMPT, n=16, seed=1, dtype=pick_dtype("cpu")))
+    found = judge.embed(generate(pipe, PROMPT, n=16, seed=1, dtype=pick_dtype(pipe.unet.device)))
     values = dict(
         ism=judge.ism(found, reference),
         distance=float(judge.distance(found, reference).nanmean()),
@@ -189,7 +189,7 @@ def customize(judge: Judge, people: int = 6) -> None:
     for method, run in (("dreambooth", dreambooth), ("lora", lora)):
         for name in names:
             began = time.time()
-            trained = run(pipe, load_faces(name, "B"), seed=0, dtype=pick_dtype("cpu"))
+            trained = run(pipe, load_faces(name, "B"), seed=0, dtype=pick_dtype(pipe.unet.device))
             seconds = time.time() - began
             strangers = [faces_of for other, faces_of in embedded.items() if other != name]
             row = dict(method=method, identity=name, seconds=seconds)
