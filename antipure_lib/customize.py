@@ -121,8 +121,9 @@ def lora_steps(
     Stable Diffusion rank=4, layers=ATTENTION, lr=1e-4 and decay=False are usual (diffusers' own example).
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
-    not of the model's size, steps, batch or rank < 1, lr ≤ 0. To save what was learned so that diffusers reads
-    it back (its `convert_state_dict_to_diffusers` renames attention layers only, and loses them on the way):
+    not of the model's size, steps, batch or rank < 1, lr ≤ 0. To save what was learned so that
+    diffusers reads it back (its `convert_state_dict_to_diffusers` renames attention layers only, and loses
+    them on the way):
 
     >>> from peft import get_peft_model_state_dict
     >>> pipe.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(pipe.unet))
