@@ -45,6 +45,7 @@ from .losses import (
 )
 from .lpips import LPIPS
 from .noise import image_generators, randint, randn
+from .panel import photo_panel
 from .pgd import PGDState, pgd
 from .protect import PROTECTIONS, protect, protect_steps, random_steps
 from .purifiers import PURIFIERS, parse_purifier, purify
@@ -61,7 +62,7 @@ from .purify import (
 )
 from .restorer import waifu2x
 from .set_judges import alexnet_features, brisque, frechet, frechet_distance
-from .show import COLOURS, amplify, show_curves, show_rows, table
+from .show import COLOURS, amplify, scrub, show_curves, show_maps, show_rows, table, to_png
 from .surrogate_attacks import aspl_steps, fsmg_steps, greedy_timesteps, simac_steps
 from .tables import by_person, comparison, interval_of, result_table, select
 from .tiles import extract, merge, tile_count, tile_origins

@@ -26,15 +26,13 @@ def load_ddpm(
     """A pixel-space diffusion model, the purifier, as a `diffusers.DDPMPipeline` in evaluation mode.
 
     name: "nano", or a local folder written by `save_pretrained`. device: None chooses (see `pick_device`).
-    dtype: None takes float32 on a CPU, elsewhere the device's fastest (see `pick_dtype`).
+    dtype: None takes the device's fastest (see `pick_dtype`).
     Raises ValueError for an unknown name (lists the known ones) or a folder that holds another kind of model.
     """
     from diffusers import DDPMPipeline
 
     device = pick_device(device)
-    if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else pick_dtype(device)
-    return _load(DDPMPipeline, _find(name, DDPM), device, dtype)
+    return _load(DDPMPipeline, _find(name, DDPM), device, dtype or pick_dtype(device))
 
 
 def load_stable_diffusion(

@@ -1,5 +1,6 @@
 """Figures of the notebooks, each one call: labels, units, stated amplification."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -71,6 +72,55 @@ def show_curves(
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
+
+
+def show_maps(
+    maps: Mapping[str, torch.Tensor],
+    label: str = "",  # of the colour bar
+    signed: bool = False,  # colours symmetric about zero
+    xlabel: str = "",
+    ylabel: str = "",
+    scale: float = 2.4,  # inches a map
+):
+    """A row of number grids as heat maps with one colour scale. maps: name → h×w. Returns the figure."""
+    import matplotlib.pyplot as plt
+
+    arrays = {name: np.asarray(values.detach().cpu(), float) for name, values in maps.items()}
+    high = max(np.nanmax(np.abs(a) if signed else a) for a in arrays.values())
+    low = -high if signed else min(np.nanmin(a) for a in arrays.values())
+    figure, axes = plt.subplots(
+        1, len(arrays), figsize=(len(arrays) * scale + 0.9, scale + 0.5), squeeze=False, layout="compressed"
+    )
+    for axis, (name, values) in zip(axes[0], arrays.items(), strict=True):
+        picture = axis.imshow(values, cmap="cividis" if signed else "viridis", vmin=low, vmax=high)
+        axis.set_title(name, fontsize=10)
+        axis.set(xlabel=xlabel, ylabel=ylabel if axis is axes[0, 0] else "")
+    figure.colorbar(picture, ax=axes[0], label=label)
+    return figure
+
+
+def to_png(figure) -> bytes:
+    """A figure as the bytes of a PNG file, a frame for `scrub`. The figure is closed."""
+    import matplotlib.pyplot as plt
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    plt.close(figure)
+    return file.getvalue()
+
+
+def scrub(frames: Mapping[object, bytes], name: str):
+    """A slider over ready pictures. frames: slider label → bytes from `to_png`. Returns the widget."""
+    from ipywidgets import Image, Layout, SelectionSlider, VBox
+
+    slider = SelectionSlider(
+        options=list(frames), description=name, continuous_update=False, layout=Layout(width="26em")
+    )
+    picture = Image(value=frames[slider.value], format="png")
+    # Without this the page would stretch the picture to its own width.
+    picture.layout = Layout(align_self="flex-start", object_fit="none")
+    slider.observe(lambda change: setattr(picture, "value", frames[change.new]), "value")
+    return VBox([slider, picture])
 
 
 def table(rows: Sequence[Mapping[str, object]], digits: int = 3) -> str:

@@ -9,6 +9,7 @@ from tiny import tiny_stable_diffusion
 import antipure_lib
 from antipure_lib.checkpoints import load_ddpm, load_stable_diffusion
 from antipure_lib.data import data_path, identities, load_faces
+from antipure_lib.devices import pick_dtype
 from antipure_lib.diffusion import add_noise, alpha_bars, predict_eps
 from antipure_lib.images import quantise, to_model
 from antipure_lib.noise import image_generators, randn
@@ -23,8 +24,10 @@ def half(pipe, folder):
     return folder
 
 
-def test_a_local_purifier_comes_back_in_float32_and_silently(make_ddpm, tmp_path, capfd):
-    pipe = load_ddpm(half(make_ddpm(variance_type="fixed_large"), tmp_path), device="cpu")
+def test_a_local_purifier_comes_back_in_the_devices_precision_and_silently(make_ddpm, tmp_path, capfd):
+    folder = half(make_ddpm(variance_type="fixed_large"), tmp_path)
+    assert load_ddpm(folder, device="cpu").unet.dtype == pick_dtype("cpu")
+    pipe = load_ddpm(folder, "cpu", torch.float32)
     assert isinstance(pipe, DDPMPipeline) and not pipe.unet.training
     assert pipe.unet.dtype == torch.float32 and pipe.device.type == "cpu"
     assert pipe.scheduler.config.variance_type == "fixed_large"

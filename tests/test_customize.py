@@ -78,7 +78,7 @@ def test_generate_names_a_bad_count(pipe, argument):
 # DreamBooth
 
 
-def reference(pipe, instance, prior, steps, lr, prior_weight, seed, decay):
+def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, decay):
     """DreamBooth once more, written with diffusers' scheduler, `encode_prompt` and torch's own loss.
 
     The draws come in the library's order: photos, their latents' noise, prior images, their noise, ε, t.
@@ -86,7 +86,8 @@ def reference(pipe, instance, prior, steps, lr, prior_weight, seed, decay):
     pipe = copy.deepcopy(pipe)
     generator = torch.Generator().manual_seed(seed)
     parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+    text = {"params": pipe.text_encoder.parameters(), "lr": text_lr or lr}
+    optimizer = torch.optim.AdamW([{"params": pipe.unet.parameters()}, text], lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps) if decay else None
     losses = []
     for _ in range(steps):
@@ -125,11 +126,13 @@ def reference(pipe, instance, prior, steps, lr, prior_weight, seed, decay):
     return losses, pipe
 
 
-@pytest.mark.parametrize(("prediction_type", "decay"), [("epsilon", True), ("v_prediction", False)])
-def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay):
+@pytest.mark.parametrize(
+    ("prediction_type", "decay", "text_lr"), [("epsilon", True, None), ("v_prediction", False, 5e-3)]
+)
+def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay, text_lr):
     pipe = tiny_stable_diffusion(prediction_type=prediction_type)
     instance, prior = photos(4), photos(4, seed=1)
-    options = {"steps": 3, "lr": 1e-3, "prior_weight": 0.7, "seed": 3, "decay": decay}
+    options = {"steps": 3, "lr": 1e-3, "text_lr": text_lr, "prior_weight": 0.7, "seed": 3, "decay": decay}
     losses, expected = reference(pipe, instance, prior, **options)
     states = list(dreambooth_steps(pipe, instance, prior_images=prior, **options))
     assert [state.step for state in states] == [1, 2, 3]
@@ -312,6 +315,7 @@ FEW = {"steps": 1, "prior_weight": 0}
         ({"n_prior": 0}, "n_prior must be at least 1"),
         ({"lr": 0}, "lr must be positive"),
         ({"lr": float("nan")}, "lr must be positive"),
+        ({"text_lr": 0}, "text_lr must be positive"),
         ({"prior_weight": -1}, "prior_weight must not be negative"),
         ({"prior_images": photos()[..., :8]}, "prior_images: 16×8 pixels.*size=16"),
         ({"prior_images": photos() * 255}, "prior_images must lie in"),
