@@ -16,6 +16,16 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # Other values than the notebook's own, and as little work as still runs every line.
 PARAMETERS = {
     "00_start_here": {"SEED": 1, "STEPS": 3, "ITERATIONS": 1, "LEARNING": 2},
+    "01_diffusion_basics": {"SEED": 1, "ETA": 16, "STEPS": 20, "TOY_STEPS": 1000, "IDENTITY": "p02"},
+    "06_patch_frequency_guidance": {"SEED": 1, "ETA": 8, "STEPS": 3, "PATCH": 4, "ITERATIONS": 1},
+    "07_erroneous_timestep_guidance": {
+        "SEED": 1,
+        "ETA": 8,
+        "STEPS": 3,
+        "ITERATIONS": 1,
+        "T_ERR": 300,
+        "IDENTITY": "p02",
+    },
 }
 
 
