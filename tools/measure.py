@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,12 +182,16 @@ def score(judge: Judge, pipe, reference: torch.Tensor, strangers: list[torch.Ten
 
 
 def customize(judge: Judge, people: int = 6) -> None:
-    """DreamBooth and LoRA on four clean photos (set B), judged against set C and against other people."""
+    """DreamBooth, with and without the prior, and LoRA on four clean photos (set B), judged against set C and
+    against other people.
+    """
     pipe = load_stable_diffusion()
     names = identities()[:people]
     embedded = {name: judge.embed(load_faces(name, "C")) for name in identities()}
     rows = []
-    for method, run in (("dreambooth", dreambooth), ("lora", lora)):
+    methods = {"dreambooth": dreambooth, "lora": lora}
+    methods["dreambooth without prior"] = partial(dreambooth, prior_weight=0)
+    for method, run in methods.items():
         for name in names:
             began = time.time()
             trained = run(pipe, load_faces(name, "B"), seed=0, dtype=pick_dtype(pipe.unet.device))
@@ -206,7 +211,7 @@ def customize(judge: Judge, people: int = 6) -> None:
             key: spread([r[key] for r in rows if r["method"] == method])
             for key in ("ism", "distance", "same_person", "fdfr", "seconds", "distance_to_others")
         }
-        for method in ("dreambooth", "lora")
+        for method in methods
     }
     write_json(
         ROOT / "data/results/nano_customize.json",
