@@ -17,7 +17,7 @@ from .show import amplify
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline
 
-CHOICES = ("none", "jpeg75", "blur", "resize", "gridpure5", "gridpure20")
+CHOICES = ("jpeg75", "blur", "resize", "gridpure5", "gridpure20")
 
 
 def photo_panel(
@@ -56,7 +56,8 @@ def photo_panel(
             status.value = f"protecting: step {state.step} of {steps}"
         now["protected"] = quantise_within(state.x_adv.view_as(clean).to(clean), clean, within)
         name, data = f"protected-{budget.value}.png", base64.b64encode(_png(now["protected"])).decode()
-        link.value = f'<a download="{name}" href="data:image/png;base64,{data}">download {name}</a>'
+        href = f'download="{name}" href="data:image/png;base64,{data}"'
+        link.value = f'<a style="text-decoration: underline" {href}>download {name}</a>'
         wash()
 
     def wash(_=None) -> None:
