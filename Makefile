@@ -39,6 +39,7 @@ execute: $(READY) ## run the notebooks in place, as they are committed (NB="note
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
 	  --ExecutePreprocessor.extra_arguments=--log-level=ERROR \
 	  $(or $(NB),notebooks/*.ipynb)
+	$(BIN)/python tools/shrink_notebooks.py $(NB)
 
 exercises: $(READY) ## write students' copies and solutions into build/exercises/ (ARGS=--check tries them instead)
 	$(BIN)/python tools/exercises.py $(ARGS)
