@@ -17,6 +17,32 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 PARAMETERS = {
     "00_start_here": {"SEED": 1, "STEPS": 3, "ITERATIONS": 1, "LEARNING": 2},
     "01_diffusion_basics": {"SEED": 1, "ETA": 16, "STEPS": 20, "TOY_STEPS": 1000, "IDENTITY": "p02"},
+    "02_customization": {"SEED": 1, "IDENTITY": "p02", "DREAMBOOTH": 2, "LORA": 4, "RANK": 4},
+    "03_protective_perturbations": {
+        "SEED": 1,
+        "ETA": 8,
+        "STEPS": 4,
+        "LEARNING": 2,
+        "PROTECTION": "advdm",
+        "IDENTITY": "p02",
+    },
+    "04_purification": {
+        "SEED": 1,
+        "ETA": 8,
+        "STEPS": 2,
+        "T_MAX": 10,
+        "ITERATIONS": 1,
+        "LEARNING": 2,
+        "SAMPLES": 2,
+    },
+    "05_anti_purification": {
+        "SEED": 1,
+        "ETA": 8,
+        "STEPS": 2,
+        "TRAINING": 1,
+        "ITERATIONS": 1,
+        "IDENTITY": "p02",
+    },
     "06_patch_frequency_guidance": {"SEED": 1, "ETA": 8, "STEPS": 3, "PATCH": 4, "ITERATIONS": 1},
     "07_erroneous_timestep_guidance": {
         "SEED": 1,
