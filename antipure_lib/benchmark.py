@@ -186,8 +186,9 @@ def digest(*parts: object) -> str:
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, torch.Tensor):
-            array = part.detach().cpu().contiguous().numpy()
-            found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+            # As bytes, because NumPy knows no bfloat16.
+            content = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            found.update(f"{part.dtype}{tuple(part.shape)}".encode() + content)
         elif isinstance(part, dict):
             found.update(digest(*(piece for item in sorted(part.items()) for piece in item)).encode())
         else:

@@ -98,6 +98,8 @@ def test_digest_tells_apart_what_differs():
         (x,),
         (x.T,),
         (x.double(),),
+        (x.bfloat16(),),
+        (x.half(),),
         (x + 1,),
         ("a", "b"),
         ("ab",),
