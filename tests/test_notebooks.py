@@ -77,5 +77,7 @@ def test_runs_with_other_parameters(name, tmp_path):
     assert all(cell.execution_count for cell in code)
     injected = [cell for cell in code if "injected-parameters" in cell.metadata.get("tags", [])]
     assert len(injected) == 1
-    assert all(f"{key} = {value!r}" in injected[0].source for key, value in PARAMETERS[name].items())
+    values = {}
+    exec(injected[0].source, values)  # plain literals
+    assert PARAMETERS[name].items() <= values.items()
     assert executed.with_suffix(".html").stat().st_size > 0
