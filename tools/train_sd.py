@@ -160,6 +160,18 @@ def call_by_name(texts: list[str], share: float, generator: torch.Generator) -> 
     ]
 
 
+def hear_names(words: torch.nn.Embedding, token: int, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+    """From now on `token` stands for a person's name: its embedding in text i is vectors[shown["people"][i]].
+
+    Returns `shown`; fill it before every call.
+    """
+    shown: dict[str, torch.Tensor] = {}
+    words.register_forward_hook(
+        lambda _, ids, out: torch.where((ids[0] == token)[..., None], vectors[shown["people"]][:, None], out)
+    )
+    return shown
+
+
 def main(
     faces: Path, vae_run: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
 ) -> None:
@@ -186,10 +198,7 @@ def main(
     sks = tokenizer.convert_tokens_to_ids(f"{NAME}</w>")
     words.weight.data[sks] = vectors[-1]
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
-    batch_of = {}  # whose photos the batch shows, for the hook
-    words.register_forward_hook(
-        lambda _, ids, out: torch.where((ids[0] == sks)[..., None], vectors[batch_of["people"]][:, None], out)
-    )
+    shown = hear_names(words, sks, vectors)
     alpha_bar = make_scheduler().alphas_cumprod
     print(
         f"scaling {scaling:.4f}, UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters",
@@ -200,7 +209,7 @@ def main(
         index = torch.randint(len(mean), (batch,), generator=generator)
         z0 = scaling * (mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator))
         texts = [shorten(captions[k], generator) for k in index.tolist()]
-        texts, batch_of["people"] = call_by_name(texts, 0.5, generator), people[index]
+        texts, shown["people"] = call_by_name(texts, 0.5, generator), people[index]
         tokens = tokenizer(
             texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
