@@ -23,6 +23,7 @@ from .images import atomic
 from .judge import Judge
 from .protect import protect
 from .purifiers import DIFFUSION, parse_purifier, purify
+from .purify import gridpure_steps
 from .set_judges import brisque, frechet
 
 if TYPE_CHECKING:
@@ -120,12 +121,33 @@ def protected_photos(cell: Cell, world: World) -> torch.Tensor:
 
 def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:
     """Photos after the cell's purifier; the noise is the same for all photos that share a seed."""
+    kind, numbers = parse_purifier(cell.purify)
+    if kind == "gridpure":
+        return _gridpured(photos, numbers, cell.seed, world)
     made_from = ("purify", cell.purify, photos)
-    if parse_purifier(cell.purify)[0] in DIFFUSION:
+    if kind in DIFFUSION:
         made_from += (cell.seed, _models(world)[0])
     return _kept(
         world.cache, made_from, lambda: purify(cell.purify, photos, ddpm=world.ddpm, seed=cell.seed)
     )[0]
+
+
+def _gridpured(photos: torch.Tensor, numbers: dict[str, int], seed: int, world: World) -> torch.Tensor:
+    """GrIDPure's picture; those of every tenth iteration on the way are kept for other cells."""
+
+    def kept(iterations: int, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        made_from = ("purify", "gridpure", iterations, photos, seed, _models(world)[0])
+        return _kept(world.cache, made_from, make)[0]
+
+    def make() -> torch.Tensor:
+        for done, state in enumerate(gridpure_steps(world.ddpm, photos, seed=seed, **numbers), 1):
+            if done % 10 == 0 and done < total:
+                kept(done, state.x.detach)
+        return state.x
+
+    numbers = {"rounds": 1, "iterations": 20} | numbers
+    total = numbers["rounds"] * numbers["iterations"]
+    return kept(total, make)
 
 
 def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[torch.Tensor, str]:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from antipure_lib.__main__ import main
-from antipure_lib.benchmark import Cell, digest, plan, purified_photos, run_cell
+from antipure_lib.benchmark import Cell, World, digest, plan, purified_photos, run_cell
 from antipure_lib.benchmark_run import benchmark, make_world
 from antipure_lib.data import load_faces
 from antipure_lib.estimate import estimate
+from antipure_lib.purify import gridpure
 from antipure_lib.results import COLUMNS, FIGURES, append_row, read_rows
 
 SMALL = dict(eta=16 / 255, steps=2, samples=2, learning=2)
@@ -90,6 +91,23 @@ def test_purified_pictures_depend_on_content_and_not_on_its_name(world, monkeypa
     again = purified_photos(Cell("random", "jpeg50", "dreambooth", "p03", 1), x.clone(), world)
     purified_photos(Cell("none", "jpeg50", "lora", "p03", 0), 1 - x, world)
     assert torch.equal(first, again) and len(calls) == 2
+
+
+def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures, monkeypatch):
+    world = World(tiny_ddpm, tiny_ddpm, judge=None, cache=tmp_path)
+    monkeypatch.setattr("antipure_lib.benchmark._models", lambda _: ("ddpm", "pipe"))
+    x = pictures(n=2)
+    cell = Cell("none", "gridpure2x10", "lora", "p01", 3)
+    long = purified_photos(cell, x, world)
+    monkeypatch.setattr("antipure_lib.benchmark.gridpure_steps", lambda *_, **__: iter(()))  # not again
+    same, plain, short = (
+        purified_photos(cell._replace(purify=name), x, world)
+        for name in ("gridpure20", "gridpure", "gridpure10")
+    )
+    assert torch.equal(long, same) and torch.equal(long, plain) and not torch.equal(short, long)
+    assert torch.equal(long, gridpure(tiny_ddpm, x, rounds=2, iterations=10, seed=3))
+    assert torch.equal(plain, gridpure(tiny_ddpm, x, seed=3))
+    assert torch.equal(short, gridpure(tiny_ddpm, x, iterations=10, seed=3))
 
 
 def test_digest_tells_apart_what_differs():
