@@ -1,10 +1,11 @@
 """Sweep what the papers leave open, for every protection with equal effort, on people whom no table reports.
 
-    python tools/sweep.py run build/sweep.jsonl             # resumable; hours on two cores
-    python tools/sweep.py table build/sweep.jsonl           # what was found, best first
+    python tools/sweep.py run             # data/results/sweep.jsonl, resumable; hours on two cores
+    python tools/sweep.py table           # what was found, best first
 
-Every protection gets the same number of settings: the step rules (momentum 0 or 0.9, 1 or 4 draws of noise a
-step), then, with the better rule, three values of what is its own. What counts is what a latent model sees of
+Every protection gets the same number of settings and of model calls: the step rules (momentum 0 or 0.9; every
+step with one draw of noise, or a quarter of the steps, four times as long, with four), then, with the better
+rule, three values of what is its own. What counts is what a latent model sees of
 the perturbation after purification: the distance of the latents of Pure(x+δ) and Pure(x), in units of the
 latents' spread. Pixels and the judge's view are recorded too. The tuning people have seeds from 8500.
 """
@@ -22,8 +23,11 @@ from antipure_lib import Judge, gridpure, load_ddpm, load_stable_diffusion
 from antipure_lib.customize import latents
 from antipure_lib.protect import protect
 
-PEOPLE, PHOTOS = (8500, 8501), 2
-RULES = [dict(momentum=m, noise_samples=n) for m in (0.0, 0.9) for n in (1, 4)]
+OUT = Path(__file__).resolve().parents[1] / "data/results/sweep.jsonl"
+PEOPLE, PHOTOS = (8500, 8501, 8502), 1
+ITERATIONS = 10  # of GrIDPure
+AVERAGED = dict(noise_samples=4, step_size=4 / 255)  # with a quarter of the steps
+RULES = [dict(momentum=m) | more for m in (0.0, 0.9) for more in ({}, AVERAGED)]
 OWN = {
     "advdm": [dict(step_size=0.5 / 255), dict(step_size=2 / 255), dict(random_start=True)],
     "photoguard": [dict(step_size=0.5 / 255), dict(step_size=2 / 255), dict(random_start=True)],
@@ -53,11 +57,12 @@ def measure(name: str, options: dict, world: dict, eta: float, steps: int) -> di
     began = time.time()
     models = dict(ddpm=world["ddpm"], pipe=pipe)
     own = zip(x.split(PHOTOS), world["set_a"], strict=True)
+    steps = steps // options.get("noise_samples", 1)
     protected = torch.cat(
         [protect(name, b, set_a=a, eta=eta, steps=steps, seed=0, **models, **options) for b, a in own]
     )
     seconds = time.time() - began
-    purified = gridpure(world["ddpm"], protected)
+    purified = gridpure(world["ddpm"], protected, iterations=ITERATIONS)
     faces, clean = judge.embed(purified), judge.embed(world["purified"])
     z, z_clean = latents(pipe, purified, 8)[0], latents(pipe, world["purified"], 8)[0]
     delta, left = (
@@ -82,7 +87,7 @@ def make_world() -> dict:
     ddpm, x = load_ddpm(), torch.cat([photos[4:] for photos in shown])
     set_a = [photos[:4] for photos in shown]
     world = dict(ddpm=ddpm, pipe=load_stable_diffusion(), judge=Judge(), x=x, set_a=set_a)
-    return world | dict(purified=gridpure(ddpm, x))
+    return world | dict(purified=gridpure(ddpm, x, iterations=ITERATIONS))
 
 
 def run(out: Path, names: list[str], eta: float, steps: int) -> None:
@@ -140,10 +145,10 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=OUT)
     parser.add_argument("--protect", nargs="+", choices=list(OWN), default=list(OWN))
     parser.add_argument("--eta", type=float, default=16, help="budget in steps of 1/255")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=40)
     given = parser.parse_args()
     if given.what == "run":
         run(given.out, given.protect, given.eta / 255, given.steps)
