@@ -3,7 +3,8 @@
     python tools/export_models.py runs data/models
 
 Writes `data/models/ddpm` (DDPMPipeline) and `data/models/sd` (StableDiffusionPipeline) from the averaged
-weights, and copies each run's loss curve beside them. Parts whose run is missing are skipped with a message.
+weights, and copies each run's loss curve beside them. A pipeline whose run is missing is skipped with a
+message; where only the autoencoder's is, the one that stands there already is kept.
 """
 
 import argparse
@@ -24,14 +25,17 @@ def averaged(run: Path, name: str, model: torch.nn.Module) -> torch.nn.Module:
 
 
 def replace_folder(pipeline, folder: Path, curves: dict[str, Path]) -> None:
-    """Save a pipeline beside its place as fp16 safetensors, then swap the folders; model cards are kept."""
+    """Save a pipeline beside its place as fp16 safetensors, then swap the folders; cards with their pictures
+    and older curves are kept.
+    """
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(fresh, safe_serialization=True)
     for name, path in curves.items():
         shutil.copy(path, fresh / name)
-    for kept in folder.glob("*.md"):
-        shutil.copy(kept, fresh / kept.name)
+    for kept in folder.glob("*.*"):
+        if kept.suffix in (".md", ".png", ".csv") and kept.name not in curves:
+            shutil.copy(kept, fresh / kept.name)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -46,7 +50,8 @@ def main(runs: Path, out: Path) -> None:
     else:
         print(f"{runs / 'ddpm'}: not trained yet, skipped")
     if (runs / "sd/state.pt").exists():
-        vae = train_sd.trained_vae(runs / "vae")
+        new_vae = (runs / "vae/state.pt").exists()
+        vae = train_sd.trained_vae(runs / "vae" if new_vae else out / "sd")
         vae.register_to_config(**json.loads((runs / "sd/scaling.json").read_text()))
         tokenizer = train_sd.make_tokenizer(runs / "sd/tokenizer")
         pipeline = StableDiffusionPipeline(
@@ -59,7 +64,8 @@ def main(runs: Path, out: Path) -> None:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        curves = {"loss_vae.csv": runs / "vae/loss.csv", "loss_unet.csv": runs / "sd/loss.csv"}
+        curves = {"loss_unet.csv": runs / "sd/loss.csv"}
+        curves |= {"loss_vae.csv": runs / "vae/loss.csv"} if new_vae else {}
         replace_folder(pipeline, out / "sd", curves)
     else:
         print(f"{runs / 'sd'}: not trained yet, skipped")
