@@ -26,9 +26,11 @@ $(READY): requirements.lock pyproject.toml
 walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_here.ipynb -p SEED 1" for less)
 	$(BIN)/python -m antipure_lib walk $(ARGS)
 
-# nbval's own kernel choice is this environment's; the notebooks come last because they take longest.
+# nbval's own kernel choice is this environment's. A process a core, each with one thread, finishes sooner than
+# one process with all of them; tests/conftest.py keeps a notebook's cells in one process.
 test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --maxprocesses 4 \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)
