@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test lab execute exercises stamp lint format clean
+.PHONY: help setup walk test lab execute exercises stamp study lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ exercises: $(READY) ## write students' copies and solutions into build/exercises
 
 stamp: $(READY) ## write every notebook's Colab badge and bootstrap cell, after a change of the repository's address
 	$(BIN)/python tools/stamp_notebooks.py
+
+study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/study.py $(ARGS)
 
 lint: $(READY) ## check style and notebooks
 	$(BIN)/python -m ruff check
