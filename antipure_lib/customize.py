@@ -47,7 +47,7 @@ def dreambooth_steps(
     images: torch.Tensor,  # the subject's photos, at the model's size, [0, 1]
     prompt: str = "a photo of sks person",
     class_prompt: str = "a photo of a person",
-    steps: int = 200,
+    steps: int = 300,
     lr: float = 1e-3,
     text_lr: float | None = None,  # of the text encoder; None: lr
     decay: bool = True,  # the learning rates fall to 0 along a cosine; False: constant
