@@ -90,8 +90,8 @@ def test_needed_models_are_asked_for_and_others_are_not(models, pictures, name):
         ("pfg", (0, 1, 0)),
         ("etg", (0, 0, 1)),
         ("antipure", (1, 0.5, 0.5)),
-        ("antipure-pfg", (1, 0, 0.5)),
-        ("antipure-etg", (1, 0.5, 0)),
+        ("antipure-pfg", (0.1, 0, 0.5)),
+        ("antipure-etg", (0.1, 0.5, 0)),
     ],
 )
 def test_ablations_are_antipure_with_other_weights(models, tiny_ddpm, pictures, name, weights):
