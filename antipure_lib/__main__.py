@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import benchmark_command, walk
+from . import benchmark_command, doctor_command, inspect_command, photos_command, walk
 
-COMMANDS = (walk, benchmark_command)
+COMMANDS = (walk, photos_command, inspect_command, benchmark_command, doctor_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,9 @@ class Decoded(NamedTuple):
 
     rgb: Image.Image  # mode RGB, upright, sRGB; under transparent pixels the colours that are stored there
     alpha: Image.Image | None  # mode L, of the same size; None for a file without transparency
-    exif: bytes  # its descriptive EXIF entries, orientation 1, without preview images; empty where it has none
+    exif: (
+        bytes  # its descriptive EXIF entries, orientation 1, without preview images; empty where it has none
+    )
     notes: tuple[str, ...]  # what was wrong with the file and was passed over
 
 
@@ -39,7 +41,7 @@ def decode(path: str | os.PathLike) -> Decoded:
     one that isn't a readable image; all name it and the remedy.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     try:
         with warnings.catch_warnings():
             # Large is no problem by itself; beyond twice this warning's limit Pillow refuses the file.
@@ -50,8 +52,6 @@ def decode(path: str | os.PathLike) -> Decoded:
                 rgb, alpha, note = _to_srgb(image)
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"{path} isn't an image that Pillow knows; convert it to PNG or JPEG") from error
-    except PermissionError as error:
-        raise PermissionError(f"{path} mayn't be read; change its permissions") from error
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{path} can't be read as an image: it claims more pixels than Pillow's limit of "
@@ -62,7 +62,8 @@ def decode(path: str | os.PathLike) -> Decoded:
     return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises FileNotFoundError, PermissionError or ValueError for what can't be a picture file."""
     if not path.exists():
         if path.is_symlink():
             raise FileNotFoundError(f"{path} is a link to a file that isn't there; name the file itself")
@@ -71,6 +72,8 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{path} is a folder, not an image; name one of the files in it")
     if not path.is_file():
         raise ValueError(f"{path} is no ordinary file (a pipe or a device); name a picture file")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} mayn't be read; change its permissions")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); copy or download it again")
 
@@ -92,7 +95,11 @@ def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> bytes:
     dropped = {base[name] for name in NOT_KEPT}
     camera = {tag: value for tag, value in exif.get_ifd(ifd.Exif).items() if tag not in dropped}
     if camera:
-        kept[ifd.Exif] = camera | {base.ColorSpace: 1, base.ExifImageWidth: size[0], base.ExifImageHeight: size[1]}
+        kept[ifd.Exif] = camera | {
+            base.ColorSpace: 1,
+            base.ExifImageWidth: size[0],
+            base.ExifImageHeight: size[1],
+        }
     place = exif.get_ifd(ifd.GPSInfo)
     if place:
         kept[ifd.GPSInfo] = dict(place)

@@ -153,4 +153,3 @@ def to_pil(x: torch.Tensor) -> Image.Image:
 def from_pil(image: Image.Image) -> torch.Tensor:
     """An RGB PIL image → 3×H×W float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / LEVELS
-
