@@ -1,6 +1,6 @@
 """A picture file's pixels: upright, sRGB, 8-bit RGB, with transparency and description kept apart.
 
-No torch here: everything is a PIL image. `images.load_image` and `photos.read_photo` both read through `decode`.
+Everything here is a PIL image. `images.load_image` and `photos.read_photo` both read through `decode`.
 """
 
 import io
@@ -18,7 +18,7 @@ DESCRIPTIVE = (
     *("XResolution", "YResolution", "ResolutionUnit", "Rating"),
     *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject"),
 )
-# Left out of the camera's own directory: maker notes and previews may hold a small copy of the unprotected photo.
+# Left out of the camera's directory: maker notes may hold a small copy of the unprotected photo.
 NOT_KEPT = ("MakerNote", "ExifInteroperabilityOffset", "ExifImageWidth", "ExifImageHeight", "ColorSpace")
 
 
@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
 
 
 def decode(path: str | os.PathLike) -> Decoded:
-    """Read a picture file: EXIF rotation applied, colours converted to sRGB, 8 bits, first frame of an animation.
+    """Read a picture file: EXIF rotation applied, colours in sRGB, 8 bits, an animation's first frame.
 
     A colour profile or an EXIF block that is damaged is ignored, with a note.
     Raises FileNotFoundError for a missing file, PermissionError for one that mayn't be read, ValueError for

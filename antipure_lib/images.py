@@ -83,7 +83,7 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
 
     size: None keeps the file's own; an int gives a square of that side; (H, W) that size. The photo is cut
     to the aspect around its centre and resampled (Lanczos, antialiased), never stretched.
-    Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB and a colour profile's colours to
+    Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
     sRGB; lays transparent images on white; takes the first frame of an animation.
     Errors: see `decode`.
     """

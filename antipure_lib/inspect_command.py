@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-UNITS = {"largest change": "/255", "PSNR": " dB"}
-
 
 def add_command(subparsers: Any) -> None:
     """Add `inspect` to the command line's parser."""
@@ -41,14 +39,14 @@ def _inspect(args: argparse.Namespace) -> None:
     import matplotlib
 
     from .images import atomic
-    from .inspection import compare_photos, show_comparison
+    from .inspection import compare_photos, show_comparison, with_unit
     from .photos import read_photo
     from .show import to_png
 
     x, x_protected = (read_photo(path).x for path in (args.original, args.protected))
     figures = compare_photos(x, x_protected)
     for name, value in figures.items():
-        print(f"{name:15}", value if isinstance(value, str) else f"{value:.4g}{UNITS.get(name, '')}")
+        print(f"{name:15}", with_unit(name, value))
     with matplotlib.rc_context(), atomic(args.out) as temporary:
         matplotlib.use("agg")  # no window, with or without a screen
         temporary.write_bytes(to_png(show_comparison(x, x_protected, figures)))

@@ -8,16 +8,17 @@ from .images import LEVELS, check_image
 from .judge import Judge
 from .show import COLOURS, amplify
 
+UNITS = {"largest change": "/255", "PSNR": " dB"}
 CROP = 256  # side of the part that is shown pixel by pixel
 
 
 def radial_spectrum(delta: torch.Tensor, rings: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     """Root mean square of a perturbation's Fourier coefficients in rings of equal frequency.
 
-    With the orthonormal transform, white noise of standard deviation σ has σ in every ring, and the mean square
-    over all coefficients is the perturbation's mean square.
-    delta: 3×H×W. rings: number of rings, fewer for small images. Returns frequencies (the rings' middles, from
-    0 to √½ cycles a pixel) and amplitudes in the units of delta, both of one length; nan for an empty ring.
+    The transform is orthonormal: white noise of standard deviation σ has σ in every ring, and the mean
+    square over all coefficients is the perturbation's mean square.
+    delta: 3×H×W. rings: their number, fewer for small images. Returns frequencies (the rings' middles, from 0
+    to √½ cycles a pixel) and amplitudes in the units of delta, both of one length; nan for an empty ring.
     """
     height, width = delta.shape[-2:]
     rings = max(1, min(rings, max(height, width) // 2))
@@ -53,7 +54,7 @@ def compare_photos(x: torch.Tensor, x_protected: torch.Tensor) -> dict[str, floa
 
 
 def show_comparison(x: torch.Tensor, x_protected: torch.Tensor, figures: Mapping[str, float | str]):
-    """Both photos, the middle of their difference amplified around grey, its radial spectrum. Returns the figure.
+    """Both photos, the middle of the change amplified around grey, its radial spectrum. Returns the figure.
 
     x, x_protected: 3×H×W in [0, 1]. figures: from `compare_photos`.
     """
@@ -82,6 +83,11 @@ def show_comparison(x: torch.Tensor, x_protected: torch.Tensor, figures: Mapping
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
-    numbers = {name: value for name, value in figures.items() if not isinstance(value, str)}
-    chart.suptitle(", ".join(f"{name} {value:.3g}" for name, value in numbers.items()), fontsize=11)
+    numbers = [name for name, value in figures.items() if not isinstance(value, str)]
+    chart.suptitle(", ".join(f"{name} {with_unit(name, figures[name])}" for name in numbers), fontsize=11)
     return chart
+
+
+def with_unit(name: str, value: float | str) -> str:
+    """A figure of `compare_photos` as text; a reason stays as it is."""
+    return value if isinstance(value, str) else f"{value:.3g}{UNITS.get(name, '')}"

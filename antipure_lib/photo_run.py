@@ -1,7 +1,7 @@
-"""Many photos into a folder: names that don't collide, a record beside each, what is finished isn't done again.
+"""Many photos into a folder: names that don't collide, a record for each, nothing finished is done again.
 
-Every finished photo has a record OUT/.manifest/NAME.json: which file it was made from, with which settings, and
-hashes of the file before and after. A photo is made again when its file, a setting or its result has changed.
+Every finished photo has a record OUT/.manifest/NAME.json: which file it was made from, with which settings,
+and hashes of both files. A photo is made again when its file, a setting or its result has changed.
 """
 
 import hashlib

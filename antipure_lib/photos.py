@@ -26,8 +26,8 @@ class Photo(NamedTuple):
 def read_photo(path: str | os.PathLike) -> Photo:
     """Read a photo at its own size.
 
-    Unlike `load_image`, transparency isn't laid on white but kept: colours under it are protected, too, because
-    whoever drops the transparency sees them. Errors: see `decode`.
+    Unlike `load_image`, transparency isn't laid on white but kept: colours under it are protected, too,
+    because whoever drops the transparency sees them. Errors: see `decode`.
     """
     rgb, alpha, exif, notes = decode(path)
     return Photo(from_pil(rgb), alpha, exif, notes)
@@ -38,7 +38,7 @@ def save_photo(
 ) -> Path:
     """Write `x`, made from `photo`, whole or not at all, with the photo's transparency. Returns the path.
 
-    x: 3×H×W in [0, 1], of the photo's size. keep_metadata: write its EXIF entries, too; otherwise no metadata.
+    x: 3×H×W in [0, 1], of the photo's size. keep_metadata: write its EXIF entries; otherwise no metadata.
     A colour profile is never written: the pixels are sRGB. path and lossy: as in `save_image`.
     Raises ValueError as `save_image` does, for another size, and for JPEG of a photo with transparency.
     """

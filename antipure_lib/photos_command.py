@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
             jobs = plan_jobs(args.photos, args.out, args.name, ".jpg" if args.jpeg else ".png")
             group.wait()  # all have planned before anyone begins
             mine = group.share(jobs)
-            silent = None if group.state.is_local_main_process else True  # None: shown on a terminal only
+            silent = True if group.local_index else None  # None: progress is shown on a terminal only
             settings, work = args.prepare(args, group.device, silent) if mine else ({}, None)
             counts = {"made": 0, "kept": 0, "failed": 0}
             for outcome in tqdm(
@@ -103,7 +103,6 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
 
     from .checkpoints import load_ddpm, load_stable_diffusion
     from .diffusion import sample_size
-    from .digests import weights_digest
     from .images import quantise_within
     from .photos import at_least, kept_by_jpeg, save_photo
     from .protect import PROTECTIONS, needs, protect_steps
@@ -116,8 +115,8 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
     needed = needs(args.method)
     if "set_a" in needed:
         raise ValueError(
-            f"--method {args.method} learns from other photos of the person, which this command doesn't take; "
-            f"use {any_size}"
+            f"--method {args.method} learns from other photos of the person, which this command "
+            f"doesn't take; use {any_size}"
         )
     models, settings, side = {}, {}, 1
     if "ddpm" in needed:
@@ -144,8 +143,8 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
         size = tuple(photo.x.shape[-2:])
         if "pipe" in models and size != (latent_side, latent_side):
             raise ValueError(
-                f"{args.method} works at the latent model's size alone, {latent_side}×{latent_side}, and this "
-                f"photo has {size[1]}×{size[0]}; at any size work {any_size}"
+                f"{args.method} works at the latent model's size alone, {latent_side}×{latent_side}, "
+                f"and this photo has {size[1]}×{size[0]}; at any size work {any_size}"
             )
         x_adv = quantise_within(at_least(side, photo.x, attack), photo.x, eta)
         save_photo(photo, x_adv, path, args.keep_metadata, args.jpeg)
