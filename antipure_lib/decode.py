@@ -44,8 +44,8 @@ def decode(path: str | os.PathLike) -> Decoded:
     check_file(path)
     try:
         with warnings.catch_warnings():
-            # Large is no problem by itself; beyond twice this warning's limit Pillow refuses the file.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of size, no problem up to Pillow's limit, and of damaged metadata, which the notes tell.
+            warnings.simplefilter("ignore")
             with Image.open(path) as file:
                 file.load()
                 image, exif, notes = _upright(file)
@@ -79,11 +79,15 @@ def check_file(path: Path) -> None:
 
 
 def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str]]:
+    # Pillow's EXIF reader raises nearly anything, too; the pixels are already loaded.
     try:
         image = ImageOps.exif_transpose(file)
-        return image, _descriptive(image.getexif(), image.size), []
-    except Exception:  # Pillow's EXIF reader raises nearly anything, too; the pixels are already loaded
+    except Exception:
         return file, b"", ["its EXIF block is damaged and was ignored, a rotation in it too"]
+    try:
+        return image, _descriptive(file.getexif(), image.size), []
+    except Exception:
+        return image, b"", ["its EXIF block is damaged in part and can't be kept"]
 
 
 def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> bytes:

@@ -99,6 +99,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> tuple[dict[str, object], Work]:
     """The settings that a protected photo depends on, and what protects one."""
+    import torch
     from tqdm import tqdm
 
     from .checkpoints import load_ddpm, load_stable_diffusion
@@ -133,10 +134,13 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
 
     def attack(x):
         states = protect_steps(args.method, x, **models, **chosen)
+        losses = 0  # summed where they are, so that the host waits for the device at the end alone
         for state in tqdm(states, total=args.steps, unit="step", leave=False, disable=silent):
             x_adv = state.x_adv
-        if not x_adv.isfinite().all():
-            raise ValueError("the model gave NaN; try --precision float32")
+            losses = losses + sum(state.losses.values())
+        # The sign of NaN is 0: the photo would stay as it is and look finished.
+        if not torch.as_tensor(losses).isfinite().all():
+            raise ValueError("the model gave NaN or infinite losses; try --precision float32")
         return x_adv.to(x).view_as(x)
 
     def work(photo, path):
