@@ -328,3 +328,10 @@ def test_names_are_the_same_however_much_is_finished(tmp_path):
                     name = os.path.relpath(job.photo, out)
                     temporary.write_text(json.dumps({"command": "protect", "input": name}))
         assert plan_jobs(photos, out, "protect") == whole
+
+
+def test_the_command_line_starts_without_heavy_packages():
+    heavy = {"diffusers", "transformers", "accelerate", "matplotlib", "dlib", "filelock"}
+    code = f"import sys; from antipure_lib import __main__; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
