@@ -4,7 +4,6 @@ Everything heavy is imported where it is used: the command line starts without t
 """
 
 import argparse
-import os
 import platform
 import shutil
 import sys
@@ -50,8 +49,6 @@ def _run(args: argparse.Namespace) -> int:
     if missing:
         print(f"error: {', '.join(missing)} missing, nothing can work without", file=sys.stderr)
         return 1
-    if "huggingface_hub" not in sys.modules:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # what isn't here isn't fetched by asking
     works = True
     for name, found, good in _checks():
         print(f"{name:28}{found}", flush=True)
@@ -65,7 +62,7 @@ def _checks() -> Iterator[tuple[str, str, bool]]:
     """(what, what was found, whether one can work with it)."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from . import checkpoints
+    from .checkpoints import load_ddpm
     from .devices import pick_device, pick_dtype
 
     device = pick_device()
@@ -74,26 +71,28 @@ def _checks() -> Iterator[tuple[str, str, bool]]:
     cache = Path(HF_HUB_CACHE)
     there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     yield "cache of downloaded models", f"{cache}, {shutil.disk_usage(there).free / 1e9:.1f} GB free", True
-    loaders: tuple[tuple[str, dict, Callable], ...] = (
-        ("ddpm", checkpoints.DDPM, checkpoints.load_ddpm),
-        ("pipe", checkpoints.STABLE_DIFFUSION, checkpoints.load_stable_diffusion),
-    )
-    for kind, known, load in loaders:
-        for name in known:
-            # Any failure of one model is a finding, not an end.
-            try:
-                parts = [part for part in load(name).components.values() if hasattr(part, "num_parameters")]
-                found, good = (
-                    f"loads, {sum(part.num_parameters() for part in parts) / 1e6:.1f} M weights",
-                    True,
-                )
-            except Exception as error:
-                found, good = f"doesn't load: {error}", name != "nano"
-            yield f"model {name} ({kind})", found, good
+    for option, name, load in _models():
+        # Any failure of one model is a finding, not an end.
+        try:
+            parts = [part for part in load(name).components.values() if hasattr(part, "num_parameters")]
+            found, good = f"loads, {sum(part.num_parameters() for part in parts) / 1e6:.1f} M weights", True
+        except Exception as error:
+            found, good = f"doesn't load: {error}", name != "nano"
+        yield f"--{option} {name}", found, good
     try:
-        yield "one step of protection", _one_step(checkpoints.load_ddpm("nano")), True
+        yield "one step of protection", _one_step(load_ddpm("nano")), True
     except Exception as error:
         yield "one step of protection", f"fails: {error}", False
+
+
+def _models() -> Iterator[tuple[str, str, Callable]]:
+    """(option that takes it, name, what loads it) of every model that has a name."""
+    from . import checkpoints
+
+    for name in checkpoints.DDPM:
+        yield "ddpm", name, checkpoints.load_ddpm
+    for name in checkpoints.STABLE_DIFFUSION:
+        yield "pipe", name, checkpoints.load_stable_diffusion
 
 
 def _free_memory(device: Any) -> str:

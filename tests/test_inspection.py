@@ -107,8 +107,8 @@ def test_doctor_finds_the_embedded_models(capsys):
     lines = capsys.readouterr().out.splitlines()
     found = {line[:28].strip(): line[28:] for line in lines}
     assert found["torch"] == torch.__version__
-    assert found["model nano (ddpm)"].startswith("loads, 3.5 M")
-    assert found["model nano (pipe)"].startswith("loads, 10.8 M")
+    assert found["--ddpm nano"].startswith("loads, 3.5 M")
+    assert found["--pipe nano"].startswith("loads, 10.8 M")
     assert found["one step of protection"] == "works"
 
 
