@@ -33,6 +33,7 @@ from .images import (
     to_model,
     to_pil,
 )
+from .inspection import compare_photos, radial_spectrum, show_comparison
 from .intervals import bootstrap_interval, holm, paired_test
 from .judge import Judge
 from .latent_attacks import advdm_steps, checkerboard, mist_steps, photoguard_steps
@@ -47,6 +48,7 @@ from .lpips import LPIPS
 from .noise import image_generators, randint, randn
 from .panel import photo_panel
 from .pgd import PGDState, pgd
+from .photos import Photo, at_least, kept_by_jpeg, read_photo, save_photo
 from .protect import PROTECTIONS, protect, protect_steps, random_steps
 from .purifiers import PURIFIERS, parse_purifier, purify
 from .purify import (

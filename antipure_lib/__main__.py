@@ -1,12 +1,13 @@
 """Command line: `python -m antipure_lib COMMAND …`. Every command is a module with an `add_command`."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
-from . import benchmark_command, walk
+from . import benchmark_command, doctor_command, inspect_command, photos_command, walk
 
-COMMANDS = (walk, benchmark_command)
+COMMANDS = (walk, photos_command, inspect_command, benchmark_command, doctor_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         command.add_command(subparsers)
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that can't show a file's name
     try:
         return args.run(args)
     except KeyboardInterrupt:

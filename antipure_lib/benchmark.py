@@ -4,10 +4,7 @@ Each stage's pictures are kept in a folder under a hash of everything that made 
 names, options, models), so that cells share what they have in common and a stopped run goes on where it was.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +15,7 @@ from filelock import FileLock
 from .customize import dreambooth, lora
 from .data import load_faces
 from .devices import pick_dtype
+from .digests import digest, weights_digest
 from .generate import generate
 from .images import atomic
 from .judge import Judge
@@ -203,27 +201,6 @@ def _kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> t
         return torch.from_numpy(stored["images"]).float() / 255, key
 
 
-def digest(*parts: object) -> str:
-    """SHA-256 of tensors' contents and of plain values, in order."""
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, torch.Tensor):
-            # As bytes, because NumPy knows no bfloat16.
-            content = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            found.update(f"{part.dtype}{tuple(part.shape)}".encode() + content)
-        elif isinstance(part, dict):
-            found.update(digest(*(piece for item in sorted(part.items()) for piece in item)).encode())
-        else:
-            found.update(json.dumps(part).encode())
-        found.update(b"|")
-    return found.hexdigest()
-
-
 def _models(world: World) -> tuple[str, str]:
     parts = ("vae", "unet", "text_encoder")
-    return _weights(world.ddpm, ("unet",)), _weights(world.pipe, parts)
-
-
-@cache
-def _weights(pipe, names: tuple[str, ...]) -> str:
-    return digest(*(value for name in names for value in getattr(pipe, name).state_dict().values()))
+    return weights_digest(world.ddpm, ("unet",)), weights_digest(world.pipe, parts)

@@ -47,28 +47,33 @@ def _command(args: argparse.Namespace) -> int:
     from .benchmark import plan
     from .benchmark_run import benchmark, finished_rows
     from .data import identities
+    from .processes import processes
     from .results import KEYS
 
     args.identities = args.identities or identities()
     settings = dict(eta=args.eta / 255, steps=args.steps, samples=args.samples, learning=args.learning)
     models = dict(ddpm=args.ddpm, pipe=args.pipe, cache=args.cache) | settings
     try:
-        _check_names(args)
-        cells = plan(args.protect, args.purify, args.customize, args.identities, args.seeds)
-        done = finished_rows(args.out)
-        missing = [cell for cell in cells if tuple(cell) not in done]
-        if args.estimate != "no" and missing:
-            print(_report(missing, models, args.workers), flush=True)
-        if args.estimate == "only":
-            return 0
-        states = benchmark(cells, args.out, models, args.workers)
-        for row in tqdm(states, total=len(missing), unit="cell", smoothing=0):
-            figures = f"ISM {row['ism']:.3f}, distance {row['distance']:.3f}, FDFR {row['fdfr']:.2f}"
-            tqdm.write(" ".join(str(row[name]) for name in KEYS) + ": " + figures)
+        with processes() as group:
+            _check_names(args, group.count)
+            cells = plan(args.protect, args.purify, args.customize, args.identities, args.seeds)
+            done = finished_rows(args.out)
+            missing = [cell for cell in cells if tuple(cell) not in done]
+            models["device"] = group.device
+            if args.estimate != "no" and missing and group.main:
+                print(_report(missing, models, args.workers * group.count), flush=True)
+            if args.estimate == "only":
+                return 0
+            states = benchmark(cells, args.out, models, args.workers, group)
+            mine = group.share(missing)
+            for row in tqdm(states, total=len(mine), unit="cell", smoothing=0, disable=not group.main):
+                figures = f"ISM {row['ism']:.3f}, distance {row['distance']:.3f}, FDFR {row['fdfr']:.2f}"
+                tqdm.write(" ".join(str(row[name]) for name in KEYS) + ": " + figures)
+            if group.main:
+                print(f"{len(cells)} cells in {args.out}")
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(cells)} cells in {args.out}")
     return 0
 
 
@@ -82,7 +87,7 @@ def _report(cells, models, workers) -> str:
     return "\n".join([*lines, total + f"{workers} × {found.memory / 1e9:.1f} GB of memory"])
 
 
-def _check_names(args) -> None:
+def _check_names(args, processes) -> None:
     """Refuse an unknown name before the first cell runs, not hours later."""
     from .benchmark import CUSTOMIZERS
     from .data import identities
@@ -98,3 +103,5 @@ def _check_names(args) -> None:
         parse_purifier(name)
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    if args.workers > 1 and processes > 1:
+        raise ValueError("--workers is for a run without `accelerate launch`, which has its own processes")

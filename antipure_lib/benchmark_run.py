@@ -7,35 +7,50 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from .benchmark import Cell, World, run_cell
 from .checkpoints import load_ddpm, load_stable_diffusion
 from .judge import Judge
+from .processes import Processes
 from .results import KEYS, append_row, read_rows, write_rows
 
 
 def benchmark(
-    cells: Sequence[Cell], out: str | os.PathLike, models: dict[str, Any], workers: int = 1
+    cells: Sequence[Cell],
+    out: str | os.PathLike,
+    models: dict[str, Any],
+    workers: int = 1,
+    group: Processes = Processes(),  # noqa: B008  (immutable)
 ) -> Iterator[dict[str, object]]:
     """Run the cells that `out` doesn't hold yet, append each row as it is finished, and yield it.
 
     models: names and settings as `make_world` takes them. workers: processes, which share the cores.
+    group: the processes of `accelerate launch` (see `processes`), each of which runs and yields its share;
+    they need `out` and the cache in common.
     At the end the table is put into the plan's order, so that it doesn't depend on who finished first. Raises
     ValueError where `out` holds rows with another budget or number of steps.
     """
     done = finished_rows(out)
     for row in done.values():
         _check_settings(out, row, models)
-    if done:
-        write_rows(out, done.values())  # without a line that a crash cut off
     missing = [cell for cell in cells if tuple(cell) not in done]
-    for row in _finished(missing, models, workers):
-        append_row(out, row)
-        done[tuple(row[name] for name in KEYS)] = row
+    group.wait()  # all have read the same table before anyone writes
+    if done and group.main:
+        write_rows(out, done.values())  # without a line that a crash cut off
+    group.wait()
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    for row in _finished(group.share(missing), models, workers):
+        with FileLock(_lock(out)):
+            append_row(out, row)
         yield row
-    planned = [tuple(cell) for cell in cells]
-    others = [key for key in done if key not in set(planned)]
-    write_rows(out, [done[key] for key in planned + others])
+    group.wait()
+    if group.main:
+        done = finished_rows(out)
+        planned = [tuple(cell) for cell in cells]
+        others = [key for key in done if key not in set(planned)]
+        write_rows(out, [done[key] for key in planned + others])
+        _lock(out).unlink(missing_ok=True)
 
 
 def finished_rows(out: str | os.PathLike) -> dict[tuple, dict[str, object]]:
@@ -44,9 +59,12 @@ def finished_rows(out: str | os.PathLike) -> dict[tuple, dict[str, object]]:
     return {tuple(row[name] for name in KEYS): row for row in rows}
 
 
-def make_world(ddpm: str, pipe: str, cache: str | os.PathLike, **settings: Any) -> World:
-    """Load the models by name; settings are World's."""
-    return World(load_ddpm(ddpm), load_stable_diffusion(pipe), Judge(), Path(cache), **settings)
+def make_world(
+    ddpm: str, pipe: str, cache: str | os.PathLike, device: str | None = None, **settings: Any
+) -> World:
+    """Load the models by name; settings are World's. device: None chooses (see `pick_device`)."""
+    models = load_ddpm(ddpm, device), load_stable_diffusion(pipe, device)
+    return World(*models, Judge(), Path(cache), **settings)
 
 
 def _finished(cells, models, workers) -> Iterator[dict[str, object]]:
@@ -69,6 +87,11 @@ def _start(models, workers) -> None:
 
 def _run(cell) -> dict[str, object]:
     return run_cell(Cell(*cell), _world)
+
+
+def _lock(out) -> Path:
+    """Held while a row is appended: two processes' lines mustn't mix."""
+    return Path(out).with_name(f".{Path(out).name}.lock")
 
 
 def _check_settings(out, row, models) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .decode import decode
+
 LEVELS = 255  # an 8-bit file holds k/255, k = 0..255
 LOSSLESS = {".png": {}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".webp": {"lossless": True, "exact": True}}
 LOSSY = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}}
@@ -81,24 +83,13 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
 
     size: None keeps the file's own; an int gives a square of that side; (H, W) that size. The photo is cut
     to the aspect around its centre and resampled (Lanczos, antialiased), never stretched.
-    Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB; lays transparent images on
-    white; takes the first frame of an animation.
-    Raises FileNotFoundError for a missing file, ValueError for one that isn't a readable image; both name it.
+    Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
+    sRGB; lays transparent images on white; takes the first frame of an animation.
+    Errors: see `decode`.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; check the path (now in {Path.cwd()})")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not an image; name one of the files in it")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes); copy or download it again")
-    try:
-        with Image.open(path) as file:
-            image = _to_rgb(ImageOps.exif_transpose(file))
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} isn't an image that Pillow knows; convert it to PNG or JPEG") from error
-    except Exception as error:  # on damaged files decoders raise nearly anything
-        raise ValueError(f"{path} can't be read as an image ({error}); is it complete and intact?") from error
+    image, alpha, _, _ = decode(path)
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) < 1:
@@ -115,9 +106,16 @@ def save_image(x: torch.Tensor, path: str | os.PathLike, lossy: bool = False) ->
     Raises ValueError for a batch, for bad values, and for an unknown or lossy format.
     Makes the folder if need be. Writes no metadata.
     """
-    path = Path(path)
     if check_image(x).shape[0] != 1:
         raise ValueError(f"save_image writes one image, x holds {x.shape[0]}; save x[0], x[1], … one by one")
+    return write_picture(to_pil(x), path, lossy)
+
+
+def write_picture(
+    image: Image.Image, path: str | os.PathLike, lossy: bool = False, exif: bytes = b""
+) -> Path:
+    """Write a PIL image as `save_image` does, with these EXIF entries and no other metadata."""
+    path = Path(path)
     formats = LOSSLESS | LOSSY if lossy else LOSSLESS
     suffix = path.suffix.lower()
     if suffix in LOSSY and not lossy:
@@ -128,7 +126,8 @@ def save_image(x: torch.Tensor, path: str | os.PathLike, lossy: bool = False) ->
     if suffix not in formats:
         raise ValueError(f"{path}: unknown format '{path.suffix}'; use one of {', '.join(formats)}")
     with atomic(path) as temporary:
-        to_pil(x).save(temporary, format=Image.registered_extensions()[suffix], **formats[suffix])
+        options = formats[suffix] | ({"exif": exif} if exif else {})
+        image.save(temporary, format=Image.registered_extensions()[suffix], **options)
     return path
 
 
@@ -154,19 +153,3 @@ def to_pil(x: torch.Tensor) -> Image.Image:
 def from_pil(image: Image.Image) -> torch.Tensor:
     """An RGB PIL image → 3×H×W float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / LEVELS
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255; 65535 is white
-        grey = np.asarray(image).astype(np.float64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("32-bit pixels have no agreed range")
-        image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

@@ -116,12 +116,16 @@ def protect_steps(
     protection needs is used. options: its further arguments. States: see `PGDState`.
     Raises ValueError for an unknown name, a missing model or photos, and as the protection itself does.
     """
-    if name not in PROTECTIONS:
-        raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
-    steps_of = PROTECTIONS[name]
     given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
-    needed = {key: value for key, value in given.items() if key in signature(steps_of).parameters}
+    needed = {key: given[key] for key in needs(name)}
     for key, value in needed.items():
         if value is None:
             raise ValueError(f"protection '{name}' needs {key}: pass {REMEDIES[key]}")
-    return steps_of(x=images, eta=eta, steps=steps, seed=seed, **needed, **options)
+    return PROTECTIONS[name](x=images, eta=eta, steps=steps, seed=seed, **needed, **options)
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """Which of "ddpm", "pipe" and "set_a" a protection takes. Raises ValueError for an unknown name."""
+    if name not in PROTECTIONS:
+        raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
+    return tuple(key for key in REMEDIES if key in signature(PROTECTIONS[name]).parameters)

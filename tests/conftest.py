@@ -64,3 +64,11 @@ def pictures():
         return (smooth * 255).round() / 255
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(make_ddpm, tmp_path_factory):
+    """The random 16 px model as a folder, for commands that load a model by name."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_ddpm().save_pretrained(folder)
+    return folder

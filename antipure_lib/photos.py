@@ -1,0 +1,82 @@
+"""Photos of one's own: read at their own size with what belongs to them, and written back losslessly."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .decode import decode
+from .images import LOSSY, check_image, from_pil, to_pil, write_picture
+from .purify import jpeg
+
+
+class Photo(NamedTuple):
+    """A photo and what `save_photo` puts back."""
+
+    x: torch.Tensor  # 3×H×W float32 RGB in [0, 1], upright, sRGB; under transparent pixels the stored colours
+    alpha: Image.Image | None = None  # mode L, W×H; None for an opaque photo
+    exif: bytes = b""  # descriptive entries, see `decode`
+    notes: tuple[str, ...] = ()  # what was wrong with the file and was passed over
+
+
+def read_photo(path: str | os.PathLike) -> Photo:
+    """Read a photo at its own size.
+
+    Unlike `load_image`, transparency isn't laid on white but kept: colours under it are protected, too,
+    because whoever drops the transparency sees them. Errors: see `decode`.
+    """
+    rgb, alpha, exif, notes = decode(path)
+    return Photo(from_pil(rgb), alpha, exif, notes)
+
+
+def save_photo(
+    photo: Photo, x: torch.Tensor, path: str | os.PathLike, keep_metadata: bool = False, lossy: bool = False
+) -> Path:
+    """Write `x`, made from `photo`, whole or not at all, with the photo's transparency. Returns the path.
+
+    x: 3×H×W in [0, 1], of the photo's size. keep_metadata: write its EXIF entries; otherwise no metadata.
+    A colour profile is never written: the pixels are sRGB. path and lossy: as in `save_image`.
+    Raises ValueError as `save_image` does, for another size, and for JPEG of a photo with transparency.
+    """
+    check_image(x)
+    if x.shape != photo.x.shape:
+        raise ValueError(f"x must have the photo's shape {tuple(photo.x.shape)}, got {tuple(x.shape)}")
+    image = to_pil(x)
+    if photo.alpha is not None:
+        if lossy:
+            raise ValueError(f"{path}: JPEG can't hold the photo's transparency; save it as .png")
+        image.putalpha(photo.alpha)
+    return write_picture(image, path, lossy, photo.exif if keep_metadata else b"")
+
+
+def at_least(side: int, x: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """work(x) for an x of any size: sides shorter than `side` are continued by reflection and cut off again.
+
+    x: 3×H×W or N×3×H×W; work keeps the shape. Nothing is stretched. A model's tiles need `side` pixels.
+    """
+    rows, columns = (_reflected(length, side) for length in x.shape[-2:])
+    top, left = ((max(side - length, 0)) // 2 for length in x.shape[-2:])
+    done = work(x[..., rows, :][..., columns])
+    return done[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+
+
+def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
+    """Share of a perturbation that JPEG (as written with lossy=True) leaves along it.
+
+    ⟨JPEG(x+δ) − JPEG(x), δ⟩ / ⟨δ, δ⟩: 1 where it all stays, 0 where nothing of it does.
+    x, x_protected: 3×H×W in [0, 1]. nan where they are equal.
+    """
+    delta = (x_protected - x).double()
+    quality = LOSSY[".jpg"]["quality"]
+    left = (jpeg(x_protected, quality) - jpeg(x, quality)).double()
+    return ((left * delta).sum() / delta.square().sum()).item()
+
+
+def _reflected(length: int, side: int) -> torch.Tensor:
+    """Indices 0 … length−1, continued on both sides to at least `side` of them: 2 1 0 1 2 1 0."""
+    missing = max(side - length, 0)
+    return torch.from_numpy(np.pad(np.arange(length), (missing // 2, missing - missing // 2), mode="reflect"))

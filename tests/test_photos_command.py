@@ -1,0 +1,337 @@
+"""Photos through the command line: right files, nothing lost, nothing overwritten, nothing done twice."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_stable_diffusion
+
+from antipure_lib.__main__ import main
+from antipure_lib.images import atomic, load_image, save_image
+from antipure_lib.photo_run import plan_jobs
+from antipure_lib.protect import protect
+from antipure_lib.purifiers import purify
+
+
+@pytest.fixture
+def run(tiny_folder, tmp_path, monkeypatch, capfd):
+    """run("protect", …) in an empty folder: (exit status, lines of stdout, lines of stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(command, *words, out="out"):
+        options = [] if command == "inspect" else ["--ddpm", str(tiny_folder), "--precision", "float32"]
+        capfd.readouterr()
+        status = main([command, *map(str, words), *options, "--out", out])
+        return status, *(text.splitlines() for text in capfd.readouterr())
+
+    return call
+
+
+def files(folder="out"):
+    """{path: bytes} of all files, hidden ones too."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def test_protecting_equals_the_library_and_keeps_the_budget(run, pictures, make_ddpm):
+    x = pictures(1, 24, 37)[0]
+    save_image(x, "me.png")
+    status, out, err = run("protect", "me.png", "--steps", 3, "--eta", 5, "--seed", 2)
+    assert (status, err) == (0, [])
+    assert out == ["me.png → out/me.png", "out: 1 made, 0 kept, 0 failed"]
+    expected = protect("antipure", x, ddpm=make_ddpm(), eta=5 / 255, steps=3, seed=2)
+    assert torch.equal(load_image("out/me.png"), expected)
+    assert 0 < (load_image("out/me.png") - x).abs().max() <= 5 / 255 + 1e-6
+    assert set(files()) == {"me.png", ".manifest/me.png.json"}
+
+
+def test_purifying_equals_the_library(run, pictures, make_ddpm):
+    x = pictures(1, 20, 16)[0]
+    save_image(x, "me.png")
+    for name in ("gridpure2", "jpeg50"):
+        status, _, err = run("purify", "me.png", "--purifier", name, "--seed", 3, out=name)
+        assert (status, err) == (0, [])
+        assert torch.equal(load_image(f"{name}/me.png"), purify(name, x, ddpm=make_ddpm(), seed=3))
+
+
+def test_what_is_finished_is_kept_and_what_changed_is_made_again(run, pictures):
+    for name, x in zip("ab", pictures(2), strict=True):
+        save_image(x, f"{name}.png")
+    both = ("protect", "a.png", "b.png", "--steps", 2)
+    run(*both)
+    first, stamps = files(), {p: p.stat().st_mtime_ns for p in Path("out").glob("*.png")}
+    status, out, _ = run(*both)
+    assert status == 0 and out[-1] == "out: 0 made, 2 kept, 0 failed" and "kept" in out[0]
+    assert files() == first and all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
+
+    _, out, _ = run(*both, "--seed", 1)
+    assert [line.partition("; ")[2] for line in out[:2]] == ["made again: other settings (seed)"] * 2
+    assert files()["a.png"] != first["a.png"]
+    run(*both)
+    assert files() == first
+
+    save_image(1 - load_image("b.png"), "b.png")
+    _, out, _ = run(*both)
+    assert "kept" in out[0] and "the photo has changed" in out[1]
+    Path("out/a.png").write_bytes(b"scribble")
+    _, out, _ = run(*both)
+    assert "missing or changed" in out[0] and "kept" in out[1]
+    assert files()["a.png"] == first["a.png"]
+
+
+def test_another_models_weights_are_another_setting(run, pictures, make_ddpm, tmp_path):
+    save_image(pictures(1)[0], "a.png")
+    pipe = make_ddpm()
+    pipe.save_pretrained("model")
+    words = ["protect", "a.png", "--ddpm", "model", "--precision", "float32", "--steps", "1", "--out", "out"]
+    assert main(words) == 0
+    first = files()["a.png"]
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.neg_()
+    pipe.save_pretrained("model")
+    assert main(words) == 0
+    assert files()["a.png"] != first
+    assert json.loads(files()[".manifest/a.png.json"])["settings"]["ddpm"] == "model"
+
+
+def test_photos_of_one_name_do_not_meet(run, pictures):
+    names = ["x/me.png", "y/me.png", "y/me.bmp", "y/ME.png"]
+    for name, x in zip(names, pictures(4), strict=True):
+        save_image(x, name)
+    words = ["--steps", 1, "--method", "random"]
+    run("protect", *names[1:3], *words)
+    _, out, _ = run("protect", *names, names[0], *words)  # one of them twice
+    assert [line.split(" → ")[1].partition(":")[0] for line in out[:-1]] == [
+        "out/me-3.png",
+        "out/me.png",
+        "out/me-2.png",
+        "out/ME-4.png",
+    ]
+    for name, made in zip(names, ["me-3", "me", "me-2", "ME-4"], strict=True):
+        assert (load_image(f"out/{made}.png") - load_image(name)).abs().max() == pytest.approx(8 / 255)
+
+
+def test_files_of_others_are_never_overwritten(run, pictures):
+    save_image(pictures(1)[0], "me.png")
+    Path("out").mkdir()
+    Path("out/me.png").write_text("somebody else's")
+    run("protect", "me.png", "--steps", 1)
+    run("purify", "me.png", "--purifier", "jpeg75")
+    assert Path("out/me.png").read_text() == "somebody else's"
+    assert set(Path("out").glob("*.png")) == {Path(f"out/me{n}.png") for n in ("", "-2", "-3")}
+
+
+def test_a_folder_where_a_photo_would_be_overwritten_is_refused(run, pictures):
+    save_image(pictures(1)[0], "me.png")
+    before = files(".")
+    Path("link").symlink_to(".", target_is_directory=True)
+    for out in (".", "link"):
+        status, _, err = run("protect", "me.png", "--steps", 1, out=out)
+        assert status == 1 and err == [
+            f"error: me.png would be overwritten in {out}; give another folder with --out"
+        ]
+    assert files(".") == before
+    save_image(load_image("me.png"), "you.bmp")
+    assert run("protect", "you.bmp", "--steps", 1, out=".")[0] == 0  # you.png is nobody's
+    status, _, err = run("protect", "you.bmp", "you.png", "--steps", 1, out=".")
+    assert status == 1 and "overwritten" in err[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "magic"], "unknown protection 'magic'; the known ones are none, random"),
+        (["--method", "aspl"], "other photos of the person.*use random, pixel-ddpm, pfg, etg, antipure"),
+        (["--eta", "0.5"], "--eta must be 1 … 255"),
+        (["--steps", "0"], "--steps"),
+        (["--seed", "-1"], "--seed"),
+        (["--ddpm", "nowhere"], "unknown model 'nowhere'"),
+        (["--out", "me.jpg"], "JPEG discards.*--jpeg"),
+        (["--out", "me.png"], "is a file; --out takes a folder"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(run, pictures, words, message, capfd):
+    save_image(pictures(1)[0], "me.png")
+    before = files(".")
+    status = main(["protect", "me.png", "--out", "out", *words])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert status == 1 and line.startswith("error: ")
+    assert re.search(message, line)
+    assert files(".") == before
+
+
+def test_latent_methods_take_photos_of_the_models_size_alone(run, pictures, tmp_path):
+    tiny_stable_diffusion().save_pretrained("sd")
+    for name, side in (("fits", 16), ("large", 20)):
+        save_image(pictures(1, side, side)[0], f"{name}.png")
+    status, out, err = run(
+        "protect", "large.png", "fits.png", "--method", "advdm", "--pipe", "sd", "--steps", 1
+    )
+    assert status == 1 and out[0] == "fits.png → out/fits.png"
+    (line,) = err
+    assert "large.png: advdm works at the latent model's size alone, 16×16" in line and "antipure" in line
+
+
+def test_small_photos_keep_their_size(run, pictures):
+    for height, width in ((1, 1), (3, 40), (40, 3), (15, 16)):
+        save_image(pictures(1, height, width)[0], f"{height}x{width}.png")
+    names = sorted(Path().glob("*.png"))
+    assert run("protect", *names, "--steps", 1)[0] == 0
+    assert run("purify", *names, "--purifier", "gridpure1", out="pure")[0] == 0
+    for name in names:
+        x, x_adv = load_image(name), load_image("out" / name)
+        assert x_adv.shape == x.shape == load_image("pure" / name).shape
+        assert 0 < (x_adv - x).abs().max() <= 8 / 255 + 1e-6
+
+
+def test_jpeg_only_when_forced_and_then_with_its_price(run, pictures):
+    save_image(pictures(1, 32, 32)[0], "me.png")
+    status, out, _ = run("protect", "me.png", "--jpeg", "--steps", 2)
+    assert status == 0 and set(files()) == {"me.jpg", ".manifest/me.jpg.json"}
+    share = int(out[0].partition("JPEG leaves ")[2].partition("%")[0]) / 100
+    x, x_adv = load_image("me.png"), load_image("out/me.jpg")
+    assert Image.open("out/me.jpg").format == "JPEG" and x_adv.shape == x.shape
+    assert 0 < share < 1
+
+
+def test_metadata_on_request(run, pictures):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", 6
+    save_image(pictures(1, 20, 16)[0], "me.png")
+    for suffix in ("tif", "jpg"):
+        Image.open("me.png").save(f"{suffix}.{suffix}", exif=exif)
+        run("protect", f"{suffix}.{suffix}", "--steps", 1, out="bare")
+        run("protect", f"{suffix}.{suffix}", "--steps", 1, "--keep-metadata", out="kept")
+        bare, kept = (Image.open(f"{out}/{suffix}.png") for out in ("bare", "kept"))
+        assert bare.size == kept.size == (20, 16)  # turned
+        assert not bare.getexif() and dict(kept.getexif()) == {0x010F: "Maker", 0x0112: 1}
+
+
+def test_a_full_disk_is_told_and_leaves_no_partial_file(run, pictures, monkeypatch):
+    for name, x in zip("abc", pictures(3), strict=True):
+        save_image(x, f"{name}.png")
+    words = ("protect", "a.png", "b.png", "c.png", "--steps", 1, "--method", "random")
+    run(*words, out="whole")
+    save = Image.Image.save
+
+    def full(image, path, **options):
+        if Path(path).name.startswith(".b.png"):
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(image, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        status, out, err = run(*words)
+    assert status == 1 and len(err) == 1
+    assert err[0].startswith("error: b.png: ") and "No space left" in err[0] and "run this again" in err[0]
+    assert set(files()) == {"a.png", "c.png", ".manifest/a.png.json", ".manifest/c.png.json"}
+    status, out, _ = run(*words)
+    assert status == 0 and out[-1] == "out: 1 made, 2 kept, 0 failed"
+    assert files() == files("whole")
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_disk_that_is_full_for_the_record_loses_nothing(run, pictures, monkeypatch, nth):
+    """The first record claims the name, the second says that the photo is finished."""
+    save_image(pictures(1)[0], "a.png")
+    write, calls = Path.write_text, []
+
+    def full(path, *words, **options):
+        calls.append(path)
+        if len(calls) == nth:
+            raise OSError(28, "No space left on device")
+        return write(path, *words, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    status, _, err = run("protect", "a.png", "--steps", 1)
+    assert status == 1 and len(err) == 1 and not list(Path("out").rglob("*.tmp"))
+    monkeypatch.setattr(Path, "write_text", write)
+    assert run("protect", "a.png", "--steps", 1)[0] == 0
+    assert set(files()) == {"a.png", ".manifest/a.png.json"}
+
+
+def test_a_model_that_gives_nan_is_told(run, pictures, make_ddpm, capfd):
+    pipe = make_ddpm()
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.fill_(torch.nan)
+    pipe.save_pretrained("model")
+    save_image(pictures(1)[0], "a.png")
+    assert main(["protect", "a.png", "--ddpm", "model", "--steps", "1", "--out", "out"]) == 1
+    assert (
+        capfd.readouterr().err
+        == "error: a.png: the model gave NaN or infinite losses; try --precision float32\n"
+    )
+    assert not files()
+
+
+def command(out, tiny_folder, *names):
+    options = ["--ddpm", str(tiny_folder), "--precision", "float32", "--steps", "20", "--out", str(out)]
+    return ["protect", *map(str, names), *options]
+
+
+def test_a_killed_run_goes_on(pictures, tiny_folder, tmp_path):
+    """Killed for good, not asked to stop: finished photos stay as they are, a half-written one is removed."""
+    names = [tmp_path / f"{name}.png" for name in "abc"]
+    for name, x in zip(names, pictures(3, 48, 48), strict=True):
+        save_image(x, name)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "antipure_lib", *command(out, tiny_folder, *names)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (out / "a.png").exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (out / "c.png").exists()
+    recorded = [path for path in out.glob(".manifest/*") if "output_sha256" in path.read_text()]
+    stamps = {out / path.stem: (out / path.stem).stat().st_mtime_ns for path in recorded}
+    (out / ".b.png.123.tmp").write_bytes(b"half")
+    (out / ".c.png.123.tmp").write_bytes(b"half")
+    assert main(command(out, tiny_folder, *names)) == 0
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert main(command(tmp_path / "whole", tiny_folder, *names)) == 0
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_photo_whose_file_was_written_but_not_recorded_is_done_again_under_its_name(run, pictures):
+    save_image(pictures(1)[0], "a.png")
+    run("protect", "a.png", "--steps", 1)
+    whole, record = files(), Path("out/.manifest/a.png.json")
+    content = json.loads(record.read_text())
+    del content["output_sha256"]  # killed between the two
+    record.write_text(json.dumps(content))
+    assert run("protect", "a.png", "--steps", 1)[1][-1] == "out: 1 made, 0 kept, 0 failed"
+    assert files() == whole
+
+
+def test_names_are_the_same_however_much_is_finished(tmp_path):
+    """Processes of one run plan at different moments; any subset of records must give the same plan."""
+    photos = [tmp_path / folder / "me.jpg" for folder in "abcd"]
+    out = tmp_path / "out"
+    whole = plan_jobs(photos, out, "protect")
+    assert [job.output.name for job in whole] == ["me.png", "me-2.png", "me-3.png", "me-4.png"]
+    for finished in range(16):
+        for k, job in enumerate(whole):
+            job.record.unlink(missing_ok=True)
+            if finished >> k & 1:
+                with atomic(job.record) as temporary:
+                    name = os.path.relpath(job.photo, out)
+                    temporary.write_text(json.dumps({"command": "protect", "input": name}))
+        assert plan_jobs(photos, out, "protect") == whole
+
+
+def test_the_command_line_starts_without_heavy_packages():
+    heavy = {"diffusers", "transformers", "accelerate", "matplotlib", "dlib", "filelock"}
+    code = f"import sys; from antipure_lib import __main__; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
