@@ -1,14 +1,16 @@
 """How many images a UNet call can take: what is free, and what one costs, counted before it is computed."""
 
+import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .diffusion import frozen, sample_size
+from .diffusion import sample_size
 from .micro_batch import MicroBatch
 
 if TYPE_CHECKING:
@@ -124,24 +126,37 @@ def free_memory(device: torch.device | str) -> int:
 def tile_bytes(ddpm: "DDPMPipeline", gradients: bool = False, recompute: bool = False) -> int:
     """The most bytes that one image's tensors take in a call of the UNet, and in its backward pass.
 
-    Counted on fake tensors, which have a shape and no memory: nothing is computed. The weights aren't in it,
-    nor is what a kernel takes for itself. recompute: with the UNet's own gradient checkpointing.
+    Counted without computing anything, see `fake`. The weights aren't in it, nor is what a kernel takes for
+    itself. recompute: with the UNet's own gradient checkpointing.
+    """
+    side, device, dtype = sample_size(ddpm), ddpm.unet.device, ddpm.unet.dtype
+    with fake(ddpm.unet) as unet, torch.set_grad_enabled(gradients):
+        unet.requires_grad_(False)
+        if recompute:
+            unet.enable_gradient_checkpointing()
+
+        def run():
+            shape = (1, unet.config.in_channels, side, side)
+            x = torch.zeros(shape, device=device, dtype=dtype, requires_grad=gradients)
+            out = unet(x, torch.zeros(1, device=device, dtype=torch.long)).sample
+            if gradients:
+                torch.autograd.grad(out.sum(), x)
+
+        return peak_bytes(run)
+
+
+@contextmanager
+def fake(*modules: torch.nn.Module) -> Iterator[torch.nn.Module | tuple[torch.nn.Module, ...]]:
+    """Copies that behave like the modules but compute nothing and take no memory.
+
+    Inside the block all new tensors are fake, too: they have a shape, a precision and a device, no numbers.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    unet, side = ddpm.unet, sample_size(ddpm)
-    options = {"device": unet.device, "dtype": unet.dtype, "requires_grad": gradients}
-
-    def run():
-        x = torch.zeros((1, unet.config.in_channels, side, side), **options)
-        with MicroBatch(1, recompute).recomputing(unet):
-            out = unet(x, torch.zeros(1, dtype=torch.long, device=unet.device)).sample
-        if gradients:
-            torch.autograd.grad(out.sum(), x)
-
-    grad = torch.enable_grad() if gradients else torch.no_grad()
-    with FakeTensorMode(allow_non_fake_inputs=True), grad, frozen(unet):
-        return peak_bytes(run)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+        copies = copy.deepcopy(modules, {id(t): mode.from_tensor(t) for t in tensors})
+        yield copies if len(copies) > 1 else copies[0]
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
