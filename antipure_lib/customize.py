@@ -34,9 +34,9 @@ EVERY_LAYER = (
     "ff.net.2",
 )
 
-# For Stable Diffusion 1.5 at 512 px, the values of diffusers' own examples (its examples/dreambooth/README.md):
-# `lora(pipe, photos, dtype=torch.float16, **FULL_SIZE["lora"])`. The functions' own defaults suit the small
-# model that comes with this package.
+# For Stable Diffusion 1.5 at 512 px, the values of diffusers' own examples (examples/dreambooth/README.md in
+# its repository): `lora(pipe, photos, dtype=torch.float16, **FULL_SIZE["lora"])`. The functions' own defaults
+# suit the small model that comes with this package.
 FULL_SIZE = {
     "dreambooth": {
         "steps": 800,
@@ -191,7 +191,8 @@ def lora(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "S
 def save_lora(pipe: "StableDiffusionPipeline", folder: str | os.PathLike) -> Path:
     """Write the adapter that `lora` trained, for diffusers' `load_lora_weights(folder)`.
 
-    Returns the file's path; it is written whole or not at all. Raises ValueError for a pipeline without an adapter.
+    Returns the file's path; it is written whole or not at all. Raises ValueError for a pipeline without an
+    adapter.
 
     >>> save_lora(lora(pipe, photos), "me")
     >>> other.load_lora_weights("me")  # elsewhere, on the unchanged model

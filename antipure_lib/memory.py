@@ -103,8 +103,9 @@ def micro_batch(
         return MicroBatch(plan.batch, plan.recompute, _can_recompute(ddpm.unet))
     if isinstance(batch, str):
         raise ValueError(f"batch must be a number of images, None or 'auto', got '{batch}'")
-    size = images if batch is None else min(batch, images)
-    return MicroBatch(size, can_recompute=_can_recompute(ddpm.unet))
+    made = MicroBatch(images if batch is None else batch, can_recompute=_can_recompute(ddpm.unet))
+    made.size = min(made.size, images)
+    return made
 
 
 def free_memory(device: torch.device | str) -> int:
@@ -146,17 +147,16 @@ def tile_bytes(ddpm: "DDPMPipeline", gradients: bool = False, recompute: bool = 
 
 
 @contextmanager
-def fake(*modules: torch.nn.Module) -> Iterator[torch.nn.Module | tuple[torch.nn.Module, ...]]:
-    """Copies that behave like the modules but compute nothing and take no memory.
+def fake(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """A copy that behaves like the module but computes nothing and takes no memory.
 
     Inside the block all new tensors are fake, too: they have a shape, a precision and a device, no numbers.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        copies = copy.deepcopy(modules, {id(t): mode.from_tensor(t) for t in tensors})
-        yield copies if len(copies) > 1 else copies[0]
+        tensors = (*module.parameters(), *module.buffers())
+        yield copy.deepcopy(module, {id(t): mode.from_tensor(t) for t in tensors})
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
