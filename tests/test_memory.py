@@ -273,22 +273,41 @@ def test_out_of_memory_gives_the_smaller_batchs_own_result(tiny_ddpm, pictures, 
     assert ddpm.unet.sizes[-1] <= 2
 
 
-@pytest.mark.parametrize(("name", "limit"), PLACES)
-def test_out_of_memory_half_way_draws_the_same_noise_again(pictures, tiny_ddpm, name, limit):
-    class Pixelwise(torch.nn.Module):
-        """Not a bit of an image's result depends on the images beside it."""
+@pytest.fixture(scope="module")
+def pixelwise(tiny_ddpm):
+    """A model without weights: not a bit of an image's result depends on the images beside it."""
 
+    class Pixelwise(torch.nn.Module):
         config, dtype, device = tiny_ddpm.unet.config, torch.float32, torch.device("cpu")
 
         def forward(self, x, t):
             return SimpleNamespace(sample=(1 + x.roll(1, -1)) * x / 2)
 
+    return SimpleNamespace(unet=Pixelwise(), scheduler=tiny_ddpm.scheduler)
+
+
+@pytest.mark.parametrize(("name", "limit"), PLACES)
+def test_out_of_memory_half_way_draws_the_same_noise_again(pictures, pixelwise, name, limit):
     x, run = pictures(1, 32, 32), RUNS[name]
-    plain = SimpleNamespace(unet=Pixelwise(), scheduler=tiny_ddpm.scheduler)
-    ddpm = limited(plain, since=2, **{limit: 4})
-    expected, recovered = run(plain, x, None), run(ddpm, x, None)
+    ddpm = limited(pixelwise, since=1, **{limit: 4})
+    expected, recovered = run(pixelwise, x, None), run(ddpm, x, None)
     assert torch.equal(recovered, expected) and not torch.equal(recovered, x)
     assert ddpm.unet.errors > 0
+
+
+@pytest.mark.parametrize("since", [0, 4, 8, 10, 12])  # two calls a step of a chain, clean and not, twice
+def test_one_size_holds_in_a_whole_step_with_its_recomputations(pictures, pixelwise, since):
+    """Calls without gradients between those with: none may be repeated alone, in another size."""
+
+    def run(ddpm):
+        options = {"t": 2, "stride": 1, "iterations": 1, "noise_samples": 2, "batch": 5}
+        return next(end_to_end_steps(ddpm, pictures(1, 32, 32), steps=1, **options))
+
+    ddpm = limited(pixelwise, most=3, since=since)
+    recovered, expected = run(ddpm), run(pixelwise)
+    assert ddpm.unet.errors == 1
+    assert torch.equal(recovered.x_adv, expected.x_adv)
+    assert torch.equal(recovered.grad_sizes["loss"], expected.grad_sizes["loss"])
 
 
 def test_the_unets_own_checkpointing_is_the_last_resort(tiny_ddpm, pictures):
