@@ -38,10 +38,8 @@ class MemoryPlan(NamedTuple):
         return self.total - self.model <= self.free
 
     def __str__(self) -> str:
-        gb = [
-            f"{number / 1e9:.2f} GB" for number in (self.model, self.rest, self.tile, self.total, self.free)
-        ]
-        model, rest, tile, total, free = gb
+        sizes = (self.model, self.rest, self.tile, self.total, self.free)
+        model, rest, tile, total, free = (f"{size / 1e9:.2f} GB" for size in sizes)
         held = f"{self.calls} calls of {self.batch}" if self.calls > 1 else f"{self.batch}"
         return (
             f"memory: weights {model}, {self.images} images a step {rest}, in the UNet {held} at a time at "
@@ -119,7 +117,7 @@ def free_memory(device: torch.device | str) -> int:
         return torch.cuda.mem_get_info(device)[0] + reserve
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    import psutil
+    import psutil  # which accelerate needs, too
 
     return psutil.virtual_memory().available
 

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -93,9 +92,9 @@ def run_one(case: str) -> None:
         if gradients:
             torch.autograd.grad(out.sum(), x)
 
-    before = psutil.Process().memory_info().rss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
     tensors = peak_bytes(tile)
-    print(tensors, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    print(tensors, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 
 def step_bytes(ddpm: SimpleNamespace, batch: MicroBatch, side: int = 512) -> int:
