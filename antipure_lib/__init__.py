@@ -4,7 +4,7 @@
 
 from .antipure import antipure, antipure_loss, antipure_steps
 from .checkpoints import load_ddpm, load_stable_diffusion
-from .customize import dreambooth, dreambooth_steps, lora, lora_steps
+from .customize import FULL_SIZE, dreambooth, dreambooth_steps, lora, lora_steps, save_lora
 from .data import data_path, identities, load_faces
 from .devices import pick_device, pick_dtype
 from .diffusion import (
@@ -45,6 +45,7 @@ from .losses import (
     patch_frequency_guidance,
 )
 from .lpips import LPIPS
+from .memory import MemoryPlan, free_memory, memory_plan
 from .noise import image_generators, randint, randn
 from .panel import photo_panel
 from .pgd import PGDState, pgd

@@ -11,6 +11,8 @@ import torch
 from .diffusion import add_noise, alpha_bars, predict_eps, predict_x0, sample_size
 from .images import check_eight_bit, check_image, quantise_within, to_model
 from .losses import denoising_loss, erroneous_timestep_guidance, patch_frequency_guidance
+from .memory import micro_batch
+from .micro_batch import MicroBatch
 from .noise import randint, randn
 from .pgd import PGDState, pgd
 from .tiles import extract, tile_count
@@ -65,7 +67,7 @@ def antipure_steps(
     tiles: str | int = "all",  # "all": GrIDPure's tiles; k: k crops at random places in each step
     random_start: bool = False,
     start: torch.Tensor | None = None,
-    batch: int | None = None,  # images per UNet call, to bound memory; see `predict`
+    batch: int | str | None = None,  # images per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> Iterator[PGDState]:
     """Maximise E_{ε,t}[ L_ddpm + λ1·e^{ᾱ_t−1}·L_fre + λ2·e^{L_err} ] by sign steps, yielding every one.
 
@@ -84,12 +86,16 @@ def antipure_steps(
     images = check_image(x).to(ddpm.unet.device)
     named = dict(zip(TERMS, weights, strict=True))
     named = {name: weight for name, weight in named.items() if weight}
-    loss = antipure_loss(
-        ddpm, images.shape[-2:], tuple(named), patch, t_max, t_err, absolute, noise_samples, tiles, batch
-    )
-    return pgd(
-        loss, images, eta, steps, step_size, seed, start, random_start, momentum, balance, named, (ddpm.unet,)
-    )
+    size = images.shape[-2:]
+    what = (ddpm, size, tuple(named), patch, t_max, t_err, absolute, noise_samples, tiles)
+    antipure_loss(*what)  # never run: complains about bad arguments before memory is asked for
+    count = tile_count(*size, sample_size(ddpm)) if tiles == "all" else tiles
+    count *= len(images) * noise_samples * (2 if "etg" in named else 1)
+    batch = micro_batch(batch, ddpm, count, gradients=True)
+    loss = antipure_loss(*what, batch)
+    options = {"start": start, "random_start": random_start, "momentum": momentum, "balance": balance}
+    options |= {"weights": named, "models": (ddpm.unet,), "batch": batch}
+    return pgd(loss, images, eta, steps, step_size, seed, **options)
 
 
 def antipure_loss(
@@ -102,7 +108,7 @@ def antipure_loss(
     absolute: bool = False,
     noise_samples: int = 1,
     tiles: str | int = "all",
-    batch: int | None = None,
+    batch: int | MicroBatch | None = None,
 ) -> Callable[[torch.Tensor, torch.Generator], dict[str, torch.Tensor]]:
     """The terms as a loss for `pgd`: (x_adv N×3×H×W, generator) → {name: (N,)}.
 

@@ -6,14 +6,16 @@ latent diffusion model; the caller's pipeline stays as it is.
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from .diffusion import add_noise, alpha_bars
 from .generate import at_least_one, autocast, generate
-from .images import check_image, to_model
+from .images import atomic, check_image, to_model
 from .noise import randint, randn
 
 if TYPE_CHECKING:
@@ -31,6 +33,30 @@ EVERY_LAYER = (
     "ff.net.0.proj",
     "ff.net.2",
 )
+
+# For Stable Diffusion 1.5 at 512 px, the values of diffusers' own examples (examples/dreambooth/README.md in
+# its repository): `lora(pipe, photos, dtype=torch.float16, **FULL_SIZE["lora"])`. The functions' own defaults
+# suit the small model that comes with this package.
+FULL_SIZE = {
+    "dreambooth": {
+        "steps": 800,
+        "lr": 5e-6,
+        "decay": False,
+        "n_prior": 200,
+        "train_text_encoder": False,
+        "batch": 1,
+        "gradient_checkpointing": True,
+    },
+    "lora": {
+        "steps": 500,
+        "lr": 1e-4,
+        "decay": False,
+        "rank": 4,
+        "layers": ATTENTION,
+        "batch": 1,
+        "gradient_checkpointing": True,
+    },
+}
 
 
 class CustomizeState(NamedTuple):
@@ -58,6 +84,8 @@ def dreambooth_steps(
     batch: int = 4,  # photos a step, and as many prior images
     seed: int = 0,
     dtype: torch.dtype | None = None,  # autocast to it, for example torch.bfloat16; None: float32
+    gradient_checkpointing: bool = False,  # the UNet's: less memory, the same bits, a third more time
+    eight_bit_adam: bool = False,  # bitsandbytes' AdamW, a quarter of the optimiser's memory; CUDA
 ) -> Iterator[CustomizeState]:
     """Fine-tune the UNet and the text encoder until `prompt` means the subject; a `CustomizeState` a step.
 
@@ -66,10 +94,12 @@ def dreambooth_steps(
     model from forgetting what other people look like. The VAE is frozen.
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. The networks stay in evaluation mode (no
-    dropout). Raises ValueError for bad images or images not of the model's size, steps, batch or n_prior < 1,
-    lr or text_lr ≤ 0, prior_weight < 0.
+    dropout). For Stable Diffusion: `FULL_SIZE["dreambooth"]`; `save_pretrained` writes what diffusers reads
+    back. Raises ValueError for bad images or images not of the model's size, steps, batch or n_prior < 1,
+    lr or text_lr ≤ 0, prior_weight < 0; ImportError for eight_bit_adam without bitsandbytes.
     """
     at_least_one(steps=steps, batch=batch, n_prior=n_prior)
+    adam = _adam(eight_bit_adam)
     text_lr = lr if text_lr is None else text_lr
     for name, value in (("lr", lr), ("text_lr", text_lr)):
         if not value > 0:
@@ -84,15 +114,19 @@ def dreambooth_steps(
         trained = working_copy(pipe)
         trained.unet.requires_grad_(True)
         trained.text_encoder.requires_grad_(train_text_encoder)
+        if gradient_checkpointing:
+            trained.unet.enable_gradient_checkpointing()
         groups = {"instance": (latents(trained, images, batch), prompt)}
         if prior_weight > 0:
-            prior = prior_images
-            if prior is None:
-                prior = generate(trained, class_prompt, n=n_prior, seed=seed, dtype=dtype)
-            groups["prior"] = (latents(trained, prior, batch), class_prompt)
+            others = prior_images
+            if others is None:
+                others = generate(trained, class_prompt, n=n_prior, seed=seed, dtype=dtype)
+            groups["prior"] = (latents(trained, others, batch), class_prompt)
+            del others  # 200 of 512 px are 0.6 GB
         generator = torch.Generator().manual_seed(seed)
         weights = {"prior": prior_weight}
-        yield from train_steps(trained, groups, weights, steps, lr, batch, generator, dtype, decay, text_lr)
+        options = {"dtype": dtype, "decay": decay, "text_lr": text_lr, "adam": adam}
+        yield from train_steps(trained, groups, weights, steps, lr, batch, generator, **options)
 
     return run()
 
@@ -113,23 +147,22 @@ def lora_steps(
     layers: Sequence[str] = EVERY_LAYER,  # that are changed; ATTENTION: the usual ones of Stable Diffusion
     batch: int = 4,  # photos a step
     seed: int = 0,
-    dtype: torch.dtype | None = None,  # autocast to it, for example torch.bfloat16; None: float32
+    dtype: torch.dtype | None = None,  # autocast to it and keep frozen weights in it; None: float32
+    gradient_checkpointing: bool = False,  # the UNet's: less memory, the same bits, a third more time
 ) -> Iterator[CustomizeState]:
     """Learn a low-rank change of the UNet's layers; a `CustomizeState` a step.
 
     W' = W + B·A with A rank × in, B out × rank (LoRA eq. 3, α = rank), for every layer whose name ends in one
     of `layers`; a convolution's A holds its kernel, its B is 1×1. Only A and B are trained, by AdamW: A
     starts from N(0, 1/rank²), B from zero. The loss is DreamBooth's first term; there is no prior. For
-    Stable Diffusion rank=4, layers=ATTENTION, lr=1e-4 and decay=False are usual (diffusers' own example).
+    Stable Diffusion: `FULL_SIZE["lora"]`; `save_lora` writes what diffusers reads back.
+
+    With a dtype the UNet's frozen convolutions and linear layers are kept in it. That changes no bit of the
+    training, since autocast would round them at every use; A and B stay float32. Outside autocast such a
+    mixture can't be computed with: use `generate`, or load what `save_lora` wrote.
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
-    not of the model's size, steps, batch or rank < 1, lr ≤ 0. To save what was learned so that
-    diffusers reads it back (its `convert_state_dict_to_diffusers` renames attention layers only, and loses
-    them on the way):
-
-    >>> from peft import get_peft_model_state_dict
-    >>> pipe.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(pipe.unet))
-    >>> other.load_lora_weights(folder)  # elsewhere
+    not of the model's size, steps, batch or rank < 1, lr ≤ 0.
     """
     at_least_one(steps=steps, batch=batch, rank=rank)
     if not lr > 0:
@@ -140,7 +173,9 @@ def lora_steps(
         trained = working_copy(pipe)
         trained.unet.requires_grad_(False)
         trained.text_encoder.requires_grad_(False)
-        _add_lora(trained.unet, rank, layers, seed)
+        add_lora(trained.unet, rank, layers, seed, dtype)
+        if gradient_checkpointing:
+            trained.unet.enable_gradient_checkpointing()
         groups = {"instance": (latents(trained, images, batch), prompt)}
         generator = torch.Generator().manual_seed(seed)
         yield from train_steps(trained, groups, {}, steps, lr, batch, generator, dtype, decay)
@@ -151,6 +186,28 @@ def lora_steps(
 def lora(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "StableDiffusionPipeline":
     """A copy of `pipe` with a trained LoRA adapter; arguments and errors are those of `lora_steps`."""
     return _last(lora_steps(pipe, images, **options))
+
+
+def save_lora(pipe: "StableDiffusionPipeline", folder: str | os.PathLike) -> Path:
+    """Write the adapter that `lora` trained, for diffusers' `load_lora_weights(folder)`.
+
+    Returns the file's path; it is written whole or not at all. Raises ValueError for a pipeline without an
+    adapter.
+
+    >>> save_lora(lora(pipe, photos), "me")
+    >>> other.load_lora_weights("me")  # elsewhere, on the unchanged model
+    """
+    from peft import get_peft_model_state_dict
+
+    if not getattr(pipe.unet, "peft_config", None):
+        raise ValueError("pipe has no LoRA adapter to save; pass what lora() returned")
+    # Not through diffusers' convert_state_dict_to_diffusers: it renames attention layers only, and what it
+    # doesn't know is lost when the file is read.
+    learned = get_peft_model_state_dict(pipe.unet)
+    path = Path(folder) / "pytorch_lora_weights.safetensors"
+    with atomic(path) as temporary:
+        pipe.save_lora_weights(temporary.parent, unet_lora_layers=learned, weight_name=temporary.name)
+    return path
 
 
 def train_steps(
@@ -164,6 +221,7 @@ def train_steps(
     dtype: torch.dtype | None = None,
     decay: bool = False,  # the learning rates fall to 0 along a cosine
     text_lr: float | None = None,  # of the text encoder; None: lr
+    adam: type[torch.optim.Optimizer] = torch.optim.AdamW,
 ) -> Iterator[CustomizeState]:
     """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share."""
     scheduler, device = pipe.scheduler, pipe.unet.device
@@ -173,7 +231,7 @@ def train_steps(
         {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate}
         for model, rate in rates.items()
     ]
-    optimizer = torch.optim.AdamW(learned)
+    optimizer = adam(learned)
     parameters = [p for group in learned for p in group["params"]]
     decayed = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda k: 0.5 * (1 + math.cos(math.pi * k / steps)) if decay else 1.0
@@ -260,7 +318,10 @@ def training_target(
     raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon or v_prediction")
 
 
-def _add_lora(unet, rank, layers, seed) -> None:
+def add_lora(
+    unet: torch.nn.Module, rank: int, layers: Sequence[str], seed: int = 0, dtype: torch.dtype | None = None
+) -> None:
+    """Give the UNet a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype."""
     from peft import LoraConfig
 
     # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
@@ -271,6 +332,22 @@ def _add_lora(unet, rank, layers, seed) -> None:
         for name, parameter in unet.named_parameters():
             if "lora_A" in name:
                 parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
+    # What autocast rounds anyway. Norms stay float32: it computes them so.
+    rounded = [module for module in unet.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    for module in rounded if dtype else ():
+        if not module.weight.requires_grad:
+            module.to(dtype)
+
+
+def _adam(eight_bit: bool) -> type[torch.optim.Optimizer]:
+    if not eight_bit:
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        remedy = "pip install bitsandbytes, or leave eight_bit_adam out"
+        raise ImportError(f"eight_bit_adam needs the package bitsandbytes: {remedy}") from error
+    return AdamW8bit
 
 
 def working_copy(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .micro_batch import MicroBatch
+
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline, DDPMScheduler
 
@@ -41,7 +43,7 @@ def predict_x0(x_t: torch.Tensor, eps: torch.Tensor, t: Timestep, alpha_bar: tor
 
 
 def predict_eps(
-    ddpm: "DDPMPipeline", x_t: torch.Tensor, t: Timestep, batch: int | None = None
+    ddpm: "DDPMPipeline", x_t: torch.Tensor, t: Timestep, batch: int | MicroBatch | None = None
 ) -> torch.Tensor:
     """ε_θ(x_t, t): the noise that the model sees in x_t.
 
@@ -54,32 +56,41 @@ def predict(
     ddpm: "DDPMPipeline",  # anything with a .unet and a .scheduler like a DDPMPipeline's
     x_t: torch.Tensor,
     t: Timestep,
-    batch: int | None = None,
+    batch: int | MicroBatch | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One run of the UNet: (ε_θ, v). v is the variance head of a model with six output channels, else None.
 
     batch: images per UNet call; None takes all at once. Under autograd the calls' activations are recomputed
     in the backward pass, so that memory is bounded by one call's, for one more forward pass.
-    Computes in the UNet's precision, returns x_t's. Raises ValueError if the model doesn't predict ε.
+    Without autograd, calls that run out of memory are made again, half as large (see `MicroBatch`).
+    Computes in the UNet's precision, returns x_t's. Raises ValueError if the model doesn't predict ε, and for
+    batch < 1.
     """
     if ddpm.scheduler.config.prediction_type != "epsilon":
         kind = ddpm.scheduler.config.prediction_type
         raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon")
+    if not isinstance(batch, MicroBatch):
+        batch = MicroBatch(len(x_t) if batch is None else batch)
+    recorded = torch.is_grad_enabled() and x_t.requires_grad
 
     def run(x, t):
-        return ddpm.unet(x.to(ddpm.unet.dtype), t).sample
+        with batch.recomputing(ddpm.unet):
+            return ddpm.unet(x.to(ddpm.unet.dtype), t).sample
 
-    if batch is None or batch >= len(x_t):
-        out = run(x_t, t)
-    else:
-        times = t.expand(len(x_t)).split(batch) if isinstance(t, torch.Tensor) else [t] * len(x_t)
-        chunks = zip(x_t.split(batch), times, strict=False)
-        if torch.is_grad_enabled() and x_t.requires_grad:
-            # No dropout is active in a frozen model: there is no random state to restore.
-            options = {"use_reentrant": False, "preserve_rng_state": False}
-            out = torch.cat([checkpoint(run, *chunk, **options) for chunk in chunks])
-        else:
-            out = torch.cat([run(*chunk) for chunk in chunks])
+    def calls():
+        size = batch.size
+        if size >= len(x_t):
+            return run(x_t, t)
+        times = t.expand(len(x_t)).split(size) if isinstance(t, torch.Tensor) else [t] * len(x_t)
+        chunks = zip(x_t.split(size), times, strict=False)
+        if not recorded:
+            return torch.cat([run(*chunk) for chunk in chunks])
+        # No dropout is active in a frozen model: there is no random state to restore.
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(run, *chunk, **options) for chunk in chunks])
+
+    # Memory may also run out in a backward pass: who takes gradients repeats both (see `pgd`).
+    out = calls() if recorded else batch.retry(calls)
     eps, *v = out.to(x_t.dtype).split(x_t.shape[1], dim=1)
     return eps, v[0] if v else None
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .diffusion import sample_size
 from .generate import at_least_one
 from .images import check_image
+from .memory import micro_batch
+from .micro_batch import MicroBatch
 from .noise import image_generators, randint
 from .pgd import PGDState, pgd
 from .purify import gridpure_steps, purify_tiles
+from .tiles import tile_count
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline
@@ -34,7 +38,7 @@ def end_to_end_steps(
     noise_samples: int = 1,  # chains, each with its own noise, averaged in each step
     momentum: float = 0.0,
     checkpointing: bool = True,  # recompute instead of keeping activations
-    batch: int | None = None,  # tiles per UNet call, to bound memory; see `predict`
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> Iterator[PGDState]:
     """Maximise E ‖Pure(x+δ) − Pure(x)‖², the same noise in both, through every step of GrIDPure.
 
@@ -53,8 +57,11 @@ def end_to_end_steps(
     if t % stride:
         raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")
     images = check_image(x).detach().to(ddpm.unet.device)
+    tiles = len(images) * tile_count(*images.shape[-2:], sample_size(ddpm))
+    calls = t // stride * (1 if checkpointing else iterations * noise_samples)
+    batch = micro_batch(batch, ddpm, tiles, gradients=True, calls=calls)
     loss = end_to_end_loss(ddpm, images, t, stride, iterations, gamma, noise_samples, checkpointing, batch)
-    options = {"random_start": True, "momentum": momentum, "models": (ddpm.unet,)}
+    options = {"random_start": True, "momentum": momentum, "models": (ddpm.unet,), "batch": batch}
     return pgd(loss, images, eta, steps, step_size, seed, **options)
 
 
@@ -67,7 +74,7 @@ def end_to_end_loss(
     gamma: float = 0.1,
     noise_samples: int = 1,
     checkpointing: bool = True,
-    batch: int | None = None,
+    batch: int | MicroBatch | None = None,
 ) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
     """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`: (x_adv N×3×H×W, generator) → (N,)."""
     short, steps = respaced(ddpm, stride), t // stride
@@ -91,7 +98,7 @@ def purify_chain(
     t: int = 10,
     gamma: float = 0.1,
     checkpointing: bool = True,
-    batch: int | None = None,
+    batch: int | MicroBatch | None = None,
 ) -> torch.Tensor:
     """GrIDPure without rounding, differentiable: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x for every seed.
 

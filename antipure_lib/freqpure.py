@@ -22,7 +22,7 @@ import torch
 from .diffusion import add_noise, alpha_bars, predict, predict_eps, predict_x0, reverse_step, sample_size
 from .images import check_image, from_model, quantise, to_model
 from .noise import image_generators, randn
-from .purify import PurifyState
+from .purify import PurifyState, tiles_at_a_time
 from .tiles import extract, merge, tile_count
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def freqpure_steps(
     phase_slack: float = 0.3,  # δ: how far a kept phase may turn, in radians; 0: not at all, π: freely
     t_ref: int = 20,  # noise steps of the reference's one-step denoise; 0: the round's input as it is
     seed: int = 0,
-    batch: int | None = None,  # tiles per UNet call; None: all at once
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> Iterator[PurifyState]:
     """FreqPure, by round: rounds of DiffPure whose x̂0 keeps the low frequencies of what the round began with.
 
@@ -68,6 +68,7 @@ def freqpure_steps(
         raise ValueError(f"phase_slack must be in [0, π] radians, got {phase_slack}")
     tile_count(*images.shape[-2:], sample_size(ddpm))  # raises if the image is smaller than a tile
     images = quantise(images.detach().to(ddpm.unet.device))
+    batch = tiles_at_a_time(batch, ddpm, images)
     return _freqpure(ddpm, images, t, rounds, radius, phase_slack, t_ref, seed, batch)
 
 

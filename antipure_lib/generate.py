@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .diffusion import frozen
+from .micro_batch import MicroBatch
 from .noise import image_generators
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def generate(
     seed: int = 0,
     steps: int = 25,  # denoising steps of the pipeline's own scheduler
     guidance: float = 3.0,  # classifier-free guidance; 1 switches it off
-    batch: int = 16,  # images at a time
+    batch: int = 16,  # images at a time; halved when memory runs out
     dtype: torch.dtype | None = None,  # autocast to it, such as torch.bfloat16; None: the pipeline's own
 ) -> torch.Tensor:
     """Images of a prompt: N×3×H×W float32 in [0, 1], on the pipeline's device, of the model's own size.
@@ -31,18 +32,28 @@ def generate(
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
     generators = image_generators(seed, n)
-    images = []
+    images, at_a_time = [], MicroBatch(batch)
+
+    def some():
+        own = generators[len(images) :][: at_a_time.size]
+        return pipe([prompt] * len(own), generator=own, **options).images.float()
+
     # torch picks a convolution's algorithm also by whether its weight asks for a gradient, and the last bits
     # with it: frozen, a model in training and one at rest give the same images.
     with frozen(pipe.vae, pipe.unet, pipe.text_encoder), autocast(pipe, dtype):
-        for start in range(0, n, batch):
-            own = generators[start : start + batch]
-            images.append(pipe([prompt] * len(own), generator=own, **options).images.float())
-    return torch.cat(images)
+        while len(images) < n:
+            images.extend(at_a_time.retry(some, generators[len(images) :][:batch]))
+    return torch.stack(images)
 
 
 def autocast(pipe: "StableDiffusionPipeline", dtype: torch.dtype | None) -> torch.autocast:
-    """torch.autocast on the pipeline's device; does nothing for dtype=None."""
+    """torch.autocast on the pipeline's device; for dtype=None only where weights of two precisions meet.
+
+    That is so after `lora_steps` with a dtype; they are computed with in the coarser one.
+    """
+    kinds = {p.dtype for p in pipe.unet.parameters()}
+    if dtype is None and len(kinds) > 1:
+        dtype = min(kinds, key=lambda kind: torch.finfo(kind).bits)
     return torch.autocast(pipe.unet.device.type, dtype=dtype, enabled=dtype is not None)
 
 

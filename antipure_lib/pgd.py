@@ -4,12 +4,14 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from .diffusion import frozen
 from .images import check_image
+from .micro_batch import MicroBatch
 
 Losses = torch.Tensor | dict[str, torch.Tensor]
 
@@ -38,6 +40,7 @@ def pgd(
     balance: str = "sum",  # how several terms are combined: "sum" or "equal"
     weights: Mapping[str, float] | None = None,  # of the terms, by name; default 1 each
     models: Sequence[torch.nn.Module] = (),  # frozen while gradients are taken
+    batch: MicroBatch | None = None,  # that the loss uses: halved when memory runs out, and the step repeated
 ) -> Iterator[PGDState]:
     """Maximise `loss` over x_adv: x_adv ← Π( x_adv + step_size·sign(direction) ), yielding every step.
 
@@ -73,10 +76,12 @@ def pgd(
     x_adv = x if start is None else check_image(start, "start").detach().to(x)
     if x_adv.shape != x.shape:
         raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(x_adv.shape)}")
-    return _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, balance, weights, models)
+    batch = batch or MicroBatch(1)
+    ascend = (balance, weights, models)
+    return _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, ascend, batch)
 
 
-def _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, balance, weights, models):
+def _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, ascend, batch):
     generator = torch.Generator().manual_seed(seed)
     low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
     if random_start:
@@ -84,7 +89,8 @@ def _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, ba
     x_adv = x_adv.clamp(low, high)
     direction = torch.zeros_like(x)
     for step in range(1, steps + 1):
-        losses, gradient, grad_sizes = _ascend(loss, x_adv, generator, balance, weights, models)
+        attempt = partial(_ascend, loss, x_adv, generator, *ascend)
+        losses, gradient, grad_sizes = batch.retry(attempt, [generator], gradients=True)
         direction = momentum * direction + gradient / _size(gradient)
         x_adv = (x_adv + step_size * direction.sign()).clamp(low, high)
         yield PGDState(step, x_adv, losses, grad_sizes)

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from .diffusion import add_noise, alpha_bars, predict, reverse_step, sample_size
 from .images import check_image, from_model, from_pil, quantise, to_model, to_pil
+from .memory import micro_batch
+from .micro_batch import MicroBatch
 from .noise import image_generators, randn
 from .tiles import extract, merge, tile_count
 
@@ -34,7 +36,7 @@ def diffpure(
     x: torch.Tensor,
     t: int = 100,
     seed: int = 0,
-    batch: int | None = None,  # tiles per UNet call; None: all at once
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> torch.Tensor:
     """DiffPure: add t steps' worth of noise, then run the reverse chain to 0.  (Nie et al. 2022, 2205.07460)
 
@@ -46,6 +48,7 @@ def diffpure(
     Raises ValueError for bad values, a bad t, or an image smaller than a tile.
     """
     clean = quantise(_check(ddpm, x, t))
+    batch = tiles_at_a_time(batch, ddpm, clean)
     purified = purify_tiles(ddpm, clean, t, image_generators(seed, len(clean)), batch)
     return quantise(purified).to(x.device).view_as(x)
 
@@ -58,7 +61,7 @@ def gridpure(
     rounds: int = 1,
     gamma: float = 0.1,
     seed: int = 0,
-    batch: int | None = None,
+    batch: int | str | None = None,
 ) -> torch.Tensor:
     """GrIDPure: many weak DiffPures on overlapping tiles: `gridpure_steps` to its end, rounded to 8 bits.
 
@@ -77,7 +80,7 @@ def gridpure_steps(
     rounds: int = 1,
     gamma: float = 0.1,  # share of the current image that each iteration keeps
     seed: int = 0,
-    batch: int | None = None,  # tiles per UNet call; None: all at once
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> Iterator[PurifyState]:
     """GrIDPure, by iteration: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x.  (CVPR 2024, arXiv 2312.00084)
 
@@ -91,7 +94,7 @@ def gridpure_steps(
         raise ValueError(f"iterations and rounds must be at least 1, got {iterations} and {rounds}")
     if not 0 <= gamma < 1:
         raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
-    return _gridpure(ddpm, x, t, iterations, rounds, gamma, seed, batch)
+    return _gridpure(ddpm, x, t, iterations, rounds, gamma, seed, tiles_at_a_time(batch, ddpm, x))
 
 
 @torch.no_grad()
@@ -108,7 +111,7 @@ def purify_tiles(
     x: torch.Tensor,
     t: int,
     generators: list[torch.Generator],  # one per image, advanced by the call
-    batch: int | None = None,
+    batch: int | MicroBatch | None = None,
 ) -> torch.Tensor:
     """One DiffPure of every tile and the average of the overlaps: the part that DiffPure and GrIDPure share.
 
@@ -127,6 +130,14 @@ def purify_tiles(
         eps, v = predict(ddpm, x_t, s, batch)
         x_t = reverse_step(x_t, eps, s, ddpm.scheduler, noise() if s > 0 else None, v)
     return merge(from_model(x_t), x.shape, g)
+
+
+def tiles_at_a_time(
+    batch: int | str | MicroBatch | None, ddpm: "DDPMPipeline", x: torch.Tensor
+) -> MicroBatch:
+    """`micro_batch` for purifying x, N×3×H×W: every step sends all its tiles through the UNet."""
+    images = len(x) * tile_count(*x.shape[-2:], sample_size(ddpm))
+    return micro_batch(batch, ddpm, images, gradients=False)
 
 
 def survival(

@@ -1,6 +1,8 @@
 """Customization against loops written with diffusers' and torch's own functions, on a tiny random model."""
 
 import copy
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -8,8 +10,23 @@ import torch.nn.functional as F
 from peft import get_peft_model_state_dict
 from tiny import tiny_stable_diffusion
 
-from antipure_lib.customize import ATTENTION, EVERY_LAYER, dreambooth, dreambooth_steps, lora, lora_steps
+from antipure_lib.checkpoints import load_stable_diffusion
+from antipure_lib.customize import (
+    ATTENTION,
+    EVERY_LAYER,
+    FULL_SIZE,
+    add_lora,
+    dreambooth,
+    dreambooth_steps,
+    latents,
+    lora,
+    lora_steps,
+    save_lora,
+    train_steps,
+    working_copy,
+)
 from antipure_lib.generate import generate
+from antipure_lib.memory import peak_bytes
 from antipure_lib.noise import image_generators
 
 PROMPT, CLASS_PROMPT = "a photo of sks person", "a photo of a person"
@@ -289,17 +306,137 @@ def test_lora_same_seed_same_bits(pipe):
 def test_saved_lora_is_read_back_by_diffusers(pipe, tmp_path, layers):
     trained = lora(pipe, photos(), steps=3, lr=1e-1, layers=layers)
     saved = get_peft_model_state_dict(trained.unet)
-    trained.save_lora_weights(tmp_path, unet_lora_layers=saved)
+    path = save_lora(trained, tmp_path / "new" / "folder")
+    assert [path] == list(path.parent.iterdir())
 
     other = tiny_stable_diffusion()
     plain = generate(other, PROMPT, n=2, steps=3)
-    other.load_lora_weights(tmp_path)
+    other.load_lora_weights(path.parent)
     (name,) = other.unet.peft_config
     read = get_peft_model_state_dict(other.unet, adapter_name=name)
     assert set(read) == set(saved) and all(torch.equal(read[key], saved[key]) for key in saved)
     learned = generate(trained, PROMPT, n=2, steps=3)
-    assert torch.allclose(generate(other, PROMPT, n=2, steps=3), learned, atol=1e-5)
+    assert torch.equal(generate(other, PROMPT, n=2, steps=3), learned)
     assert not torch.allclose(plain, learned, atol=1e-3)
+
+
+def test_save_lora_names_a_pipeline_without_one_and_leaves_no_half_file(pipe, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no LoRA adapter"):
+        save_lora(pipe, tmp_path)
+    trained = lora(pipe, photos(), steps=1)
+
+    def full(folder, weight_name, **_):
+        (folder / weight_name).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(trained, "save_lora_weights", full)
+    with pytest.raises(OSError, match="No space"):
+        save_lora(trained, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_frozen_weights_kept_in_half_precision_change_no_bit(pipe, tmp_path, dtype):
+    options = {"steps": 3, "lr": 1e-2, "batch": 4}
+    trained = working_copy(pipe)  # the same training with float32 weights, which autocast rounds at every use
+    trained.unet.requires_grad_(False)
+    trained.text_encoder.requires_grad_(False)
+    add_lora(trained.unet, rank=8, layers=EVERY_LAYER)
+    groups, generator = (
+        {"instance": (latents(trained, photos(), 4), PROMPT)},
+        torch.Generator().manual_seed(0),
+    )
+    expected = list(train_steps(trained, groups, {}, generator=generator, dtype=dtype, decay=True, **options))
+    states = list(lora_steps(pipe, photos(), dtype=dtype, **options))
+    assert [s.loss.item() for s in states] == [s.loss.item() for s in expected]
+    learned = states[-1].pipe
+    ours, theirs = (get_peft_model_state_dict(p.unet) for p in (learned, trained))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    kept = {}  # of the frozen weights, by the kind of their layer
+    for layer in learned.unet.modules():
+        for parameter in layer.parameters(recurse=False):
+            if parameter.requires_grad:
+                assert parameter.dtype == torch.float32
+            else:
+                kept.setdefault(type(layer).__name__, set()).add(parameter.dtype)
+    norms = {"GroupNorm": {torch.float32}, "LayerNorm": {torch.float32}}
+    assert kept == {"Conv2d": {dtype}, "Linear": {dtype}} | norms
+
+    images = generate(learned, PROMPT, n=2, steps=3, dtype=dtype)
+    assert torch.equal(images, generate(trained, PROMPT, n=2, steps=3, dtype=dtype))
+    assert torch.equal(images, generate(learned, PROMPT, n=2, steps=3))  # the mixture needs no reminder
+    other = tiny_stable_diffusion()
+    other.load_lora_weights(save_lora(learned, tmp_path).parent)
+    assert torch.equal(images, generate(other, PROMPT, n=2, steps=3, dtype=dtype))
+
+
+# full size
+
+
+@pytest.mark.parametrize(("name", "train"), [("dreambooth", dreambooth_steps), ("lora", lora_steps)])
+def test_full_size_values_are_arguments(pipe, name, train):
+    few = {"steps": 1} | ({"n_prior": 1} if name == "dreambooth" else {})
+    (state,) = train(pipe, photos(), **FULL_SIZE[name] | few)
+    assert state.loss.isfinite()
+
+
+@pytest.mark.parametrize("train", [dreambooth_steps, lora_steps])
+def test_gradient_checkpointing_saves_memory_and_changes_no_bit(pipe, train):
+    prior = {"prior_images": photos(4, seed=1)} if train is dreambooth_steps else {}
+    weights_of, peaks = [], []
+    for checkpointing in (False, True):
+        states = train(pipe, photos(), steps=2, batch=16, gradient_checkpointing=checkpointing, **prior)
+        next(states)
+        peaks.append(peak_bytes(lambda states=states: weights_of.append(weights(next(states).pipe))))
+    assert changed(*weights_of) == set()
+    assert peaks[1] < 0.9 * peaks[0]
+
+
+def test_eight_bit_adam_is_bitsandbytes(pipe, monkeypatch):
+    made = []
+
+    class AdamW8bit(torch.optim.AdamW):
+        def __init__(self, *arguments):
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    plain = weights(dreambooth(pipe, photos(), **FEW))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    optim = ModuleType("bitsandbytes.optim")
+    optim.AdamW8bit = AdamW8bit
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
+    assert changed(plain, weights(dreambooth(pipe, photos(), eight_bit_adam=True, **FEW))) == set()
+    assert len(made) == 1
+
+
+def test_eight_bit_adam_without_bitsandbytes_is_refused_at_once(pipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ImportError, match="pip install bitsandbytes"):
+        dreambooth_steps(pipe, photos(), eight_bit_adam=True)
+
+
+def test_saved_dreambooth_is_read_back_by_diffusers(pipe, tmp_path):
+    trained = dreambooth(pipe, photos(), **FEW)
+    trained.save_pretrained(tmp_path)
+    read = load_stable_diffusion(str(tmp_path), device="cpu")
+    assert torch.equal(generate(read, PROMPT, n=2, steps=3), generate(trained, PROMPT, n=2, steps=3))
+
+
+def test_generate_halves_its_batch_when_memory_runs_out(pipe, monkeypatch):
+    tight, sizes = copy.deepcopy(pipe), []
+    decode = tight.vae.decode
+
+    def limited(z, **options):
+        sizes.append(len(z))
+        if len(z) > 2:  # after the whole sampling, which has drawn its noise
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(z, **options)
+
+    monkeypatch.setattr(tight.vae, "decode", limited)
+    images = generate(tight, PROMPT, n=5, steps=3, batch=5)
+    assert sizes == [5, 2, 2, 1]
+    assert torch.equal(images, generate(pipe, PROMPT, n=5, steps=3, batch=2))
 
 
 # bad input

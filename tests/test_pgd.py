@@ -1,9 +1,14 @@
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antipure_lib.antipure import antipure_steps
 from antipure_lib.images import load_image, quantise_within, save_image
+from antipure_lib.micro_batch import MicroBatch
 from antipure_lib.pgd import pgd
 
 
@@ -145,6 +150,48 @@ def test_same_seed_same_bits_and_global_state_untouched():
     a, b, c = (last(pgd(loss, x, 0.1, 4, 0.02, seed=s)).x_adv for s in (3, 3, 4))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_out_of_memory_repeats_the_step_with_the_same_noise():
+    batch, sizes = MicroBatch(8), []
+
+    def loss(x, generator):
+        noise = torch.randn(x.shape, generator=generator)
+        sizes.append(batch.size)
+        if len(sizes) in (3, 4):  # twice in the third step, after it has drawn
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return (noise * x).sum((1, 2, 3))
+
+    x = pattern().sigmoid()
+    recovered = list(pgd(loss, x, 0.1, 4, 0.02, batch=batch, momentum=0.9))
+    assert sizes == [8, 8, 8, 4, 2, 2]
+    plain = list(pgd(loss, x, 0.1, 4, 0.02, momentum=0.9))
+    for ours, theirs in zip(recovered, plain, strict=True):
+        assert torch.equal(ours.x_adv, theirs.x_adv)
+        assert torch.equal(ours.losses["loss"], theirs.losses["loss"])
+
+
+def test_out_of_memory_without_a_batch_to_halve_is_raised():
+    def loss(x, generator):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        next(pgd(loss, torch.rand(1, 3, 4, 4)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_gradients(tiny_ddpm, pictures, dtype):
+    """The gradient of a mean over pixels is below what float16 can hold; most signs agree all the same."""
+    half = copy.deepcopy(tiny_ddpm.unet).to(dtype)
+    x = pictures(2)
+    states = [
+        next(antipure_steps(SimpleNamespace(unet=unet, scheduler=tiny_ddpm.scheduler), x, steps=1))
+        for unet in (tiny_ddpm.unet, half)
+    ]
+    full, rounded = ((state.x_adv - x).sign() for state in states)
+    assert (full == rounded).float().mean() > 0.95
+    for name, size in states[0].grad_sizes.items():
+        torch.testing.assert_close(states[1].grad_sizes[name], size, rtol=0.05, atol=0)
 
 
 def test_models_are_frozen_during_the_gradient_only_and_even_under_no_grad():
