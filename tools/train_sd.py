@@ -4,11 +4,10 @@
 
 The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped one time in ten
 (classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Half of them
-call the person by name, "a photo of sks person": every training person has a vector of their own for that
-word, and people who look alike have vectors that are close. The word `sks` itself has the vector in the
-middle, which stands for anybody in one named caption of ten. So the model learns that this place tells who it
-is, as Stable Diffusion has learned from captions with names, and `sks` is a free name. Losses are weighted by
-min(SNR, 5)/SNR (Hang et al. 2023).
+call the person by name, "a photo of sks person": every training person has a random vector of their own for
+that word, and the word `sks` itself keeps one that belongs to nobody. So the model learns that this place
+tells who it is, as Stable Diffusion has learned from captions with names, and `sks` is a free name. Losses
+are weighted by min(SNR, 5)/SNR (Hang et al. 2023).
 """
 
 import argparse
@@ -27,7 +26,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 MAX_TOKENS = 32
 ANYBODY, NAMED, NAME = "a photo of a person", "a photo of sks person", "sks"
 NAME_SCALE = 0.04  # of each number in a name's vector; trained words have norms like such a vector's, 0.45
-COMPONENTS = 48  # of the mean photos: what tells people apart
 COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
 picture close up the and , .""".split()
 NAMES = (*HAIR_COLOURS, *LENGTH.values(), *BACKGROUNDS, *LIGHTS)
@@ -147,22 +145,10 @@ def shorten(text: str, generator: torch.Generator) -> str:
     return ", ".join([subject, *(p for p, keep in zip(parts, draw[2:], strict=False) if keep < 0.8)])
 
 
-def name_vectors(images: torch.Tensor, people: torch.Tensor, width: int, seed: int) -> torch.Tensor:
-    """A vector for each training person's name, and last the middle of them, the free name's.
-
-    images: N×3×H×W uint8; people: whose they are, 0, 1, …. A person's vector is a random rotation of the
-    first principal components of their mean photo's middle, each scaled to the same spread.
-    """
-    count, (height, width_px) = int(people.max()) + 1, images.shape[-2:]
-    middle = images[..., height // 8 : -height // 8, width_px // 5 : -width_px // 5].flatten(1).float()
-    mean_photo = torch.stack([middle[people == person].mean(0) for person in range(count)])
-    kept = min(COMPONENTS, count - 1)
-    u = torch.linalg.svd(mean_photo - mean_photo.mean(0), full_matrices=False).U[:, :kept]
+def name_vectors(people: int, width: int, seed: int) -> torch.Tensor:
+    """A random vector for each training person's name, and a last one for the free name `sks`."""
     generator = torch.Generator().manual_seed(seed)
-    rotation = torch.linalg.qr(torch.randn((width, kept), generator=generator)).Q.T
-    own = u * count**0.5 @ rotation * (width / kept) ** 0.5
-    centre = torch.randn((1, width), generator=generator)
-    return NAME_SCALE * torch.cat([centre + own, centre])
+    return NAME_SCALE * torch.randn((people + 1, width), generator=generator)
 
 
 def call_by_name(texts: list[str], share: float, generator: torch.Generator) -> list[str]:
@@ -208,7 +194,7 @@ def main(
     words = text_encoder.get_input_embeddings()
     _, people = np.unique(identities, return_inverse=True)
     people = torch.from_numpy(people)
-    vectors = name_vectors(images, people, words.embedding_dim, seed)
+    vectors = name_vectors(int(people.max()) + 1, words.embedding_dim, seed)
     sks = tokenizer.convert_tokens_to_ids(f"{NAME}</w>")
     words.weight.data[sks] = vectors[-1]
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
@@ -223,8 +209,7 @@ def main(
         index = torch.randint(len(mean), (batch,), generator=generator)
         z0 = scaling * (mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator))
         texts = [shorten(captions[k], generator) for k in index.tolist()]
-        texts, nobody = call_by_name(texts, 0.5, generator), torch.rand(batch, generator=generator) < 0.1
-        shown["people"] = torch.where(nobody, len(vectors) - 1, people[index])
+        texts, shown["people"] = call_by_name(texts, 0.5, generator), people[index]
         tokens = tokenizer(
             texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
