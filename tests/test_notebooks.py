@@ -52,6 +52,17 @@ PARAMETERS = {
         "T_ERR": 300,
         "IDENTITY": "p02",
     },
+    "08_antipure": {
+        "SEED": 1,
+        "ETA": 8,
+        "STEPS": 2,
+        "LAMBDA": 0.3,
+        "PATCH": 4,
+        "T_ERR": 300,
+        "MOMENTUM": 0.0,
+        "ITERATIONS": 1,
+        "IDENTITY": "p02",
+    },
     "10_limits": {"SEED": 1, "ETA": 8, "STEPS": 2, "ITERATIONS": 1, "QUALITY": 50, "IDENTITY": "p02"},
 }
 
