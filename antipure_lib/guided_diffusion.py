@@ -149,7 +149,11 @@ def _rename(state_dict, unet, depth, attends, head_channels):
                 put(f"{old}.norm.{leaf}", f"{new}.group_norm.{leaf}")
                 # The original's 1-D convolutions of width 1 are diffusers' linear layers.
                 flat = _get(state_dict, f"{old}.proj_out.{leaf}")
-                put(f"{old}.proj_out.{leaf}", f"{new}.to_out.0.{leaf}", flat.flatten(1) if leaf == "weight" else flat)
+                put(
+                    f"{old}.proj_out.{leaf}",
+                    f"{new}.to_out.0.{leaf}",
+                    flat.flatten(1) if leaf == "weight" else flat,
+                )
                 qkv = _get(state_dict, f"{old}.qkv.{leaf}")
                 # Rows: head by head, and within a head first its queries, then its keys, then its values.
                 heads = qkv.reshape(-1, 3, head_channels, *qkv.shape[1:2])

@@ -16,7 +16,9 @@ class Residual(nn.Module):
     def __init__(self, width, out, embedding, resample=None):
         super().__init__()
         self.resample = resample
-        self.in_layers = nn.ModuleDict({"0": nn.GroupNorm(32, width), "2": nn.Conv2d(width, out, 3, padding=1)})
+        self.in_layers = nn.ModuleDict(
+            {"0": nn.GroupNorm(32, width), "2": nn.Conv2d(width, out, 3, padding=1)}
+        )
         self.emb_layers = nn.ModuleDict({"1": nn.Linear(embedding, 2 * out)})
         self.out_layers = nn.ModuleDict({"0": nn.GroupNorm(32, out), "3": nn.Conv2d(out, out, 3, padding=1)})
         self.skip_connection = nn.Conv2d(width, out, 1) if width != out else None
@@ -84,7 +86,9 @@ class ADM(nn.Module):
                 self.input_blocks.append(block(Residual(channels, channels, emb, "down")))
                 skips.append(channels)
         self.middle_block = block(
-            Residual(channels, channels, emb), Attention(channels, head_channels), Residual(channels, channels, emb)
+            Residual(channels, channels, emb),
+            Attention(channels, head_channels),
+            Residual(channels, channels, emb),
         )
         self.output_blocks = block()
         for level, mult in reversed(list(enumerate(mults))):
@@ -96,7 +100,9 @@ class ADM(nn.Module):
                 if level and layer == depth:
                     here.append(Residual(channels, channels, emb, "up"))
                 self.output_blocks.append(here)
-        self.out = nn.ModuleDict({"0": nn.GroupNorm(32, width), "2": nn.Conv2d(width, out_channels, 3, padding=1)})
+        self.out = nn.ModuleDict(
+            {"0": nn.GroupNorm(32, width), "2": nn.Conv2d(width, out_channels, 3, padding=1)}
+        )
 
     def forward(self, x, t):
         half = self.width // 2
