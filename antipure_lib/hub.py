@@ -51,6 +51,7 @@ WANTED = [
     "diffusion_pytorch_model*.safetensors",
 ]
 UNWANTED = ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "safety_checker/*", "feature_extractor/*"]
+OFFLINE = "can't be reached: this machine seems to be offline"
 NO_SDXL = "SDXL isn't supported: it has two text encoders and this library knows one; use sd15"
 
 
@@ -136,13 +137,14 @@ def obtain(name: str, kind: str, sources: Sequence[Source], download: bool, othe
 
     if path := cached(sources, kind):
         return path
-    call = f"{LOADERS[kind]}('{name}', download=True)"
     if not download:
+        origin = "" if str(sources[0]) == name else f" from {sources[0]}"
         by_hand = ""
         if isinstance(sources[0], WebFile):
             by_hand = f", or fetch it yourself and give its path in place of '{name}'"
+        call = f"{LOADERS[kind]}('{name}', download=True)"
         raise FileNotFoundError(
-            f"'{name}' isn't on this machine: {call} downloads it from {sources[0]}{by_hand}; or use {others}"
+            f"'{name}' isn't on this machine: {call} downloads it{origin}{by_hand}; or use {others}"
         )
     if constants.HF_HUB_OFFLINE:
         raise FileNotFoundError(
@@ -155,6 +157,8 @@ def obtain(name: str, kind: str, sources: Sequence[Source], download: bool, othe
             return source.download(kind)
         except Exception as error:
             problems.append(f"{source} {_problem(error)}")
+            if isinstance(source, HubRepo) and problems[-1].endswith(OFFLINE):
+                break  # the hub itself is out of reach, and to find that out takes it half a minute each time
     raise FileNotFoundError(f"'{name}' couldn't be downloaded: {'; '.join(problems)}. Use {others}")
 
 
@@ -178,9 +182,6 @@ def _problem(error):
         if isinstance(error, kind):
             return meaning
     raise error
-
-
-OFFLINE = "can't be reached: this machine seems to be offline"
 
 
 def missing_files(folder: Path, kind: str) -> list[str]:
