@@ -90,7 +90,8 @@ def load_ddpm(
     dtype = dtype or pick_dtype(device)
     path = _find(name, "DDPMPipeline", download)
     if path.is_file():
-        return load_guided_diffusion(path).to(device, dtype)
+        with _quiet():  # diffusers remarks on every change of precision
+            return load_guided_diffusion(path).to(device, dtype)
     from diffusers import DDPMPipeline
 
     # Pickled weights, which diffusers reads with weights_only=True, only where there are no others.

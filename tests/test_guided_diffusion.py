@@ -122,7 +122,7 @@ def checkpoint(adm, tmp_path):
     return tmp_path / "small.pt"
 
 
-def test_load_ddpm_reads_the_original_file(adm, checkpoint, tmp_path):
+def test_load_ddpm_reads_the_original_file(adm, checkpoint, tmp_path, capfd):
     x = torch.randn((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0, 999])
     pipe = load_ddpm(checkpoint, "cpu", torch.float32)
@@ -136,6 +136,7 @@ def test_load_ddpm_reads_the_original_file(adm, checkpoint, tmp_path):
     assert again.scheduler.config.variance_type == "learned_range"
     assert load_ddpm(str(checkpoint), "cpu", torch.bfloat16).unet.dtype == torch.bfloat16
     pipe(num_inference_steps=2)  # diffusers' own sampling takes the six channels
+    assert capfd.readouterr() == ("", "")
 
 
 def test_purification_honours_the_learned_variance(adm, checkpoint, pictures):
