@@ -1,6 +1,6 @@
 """Figures of the benchmark's rows: purification curve, Pareto plot, heat map."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +34,30 @@ def style(names: Sequence[str], name: str) -> dict[str, object]:
     """A protection's colour and marker, the same in every figure that gets the same list of names."""
     k = list(names).index(name)
     return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+
+
+def show_means(groups: Mapping[str, Rows], figure: str = "ism"):
+    """A panel a group, a line a protection: the mean over people and its 95 % interval.
+
+    groups: title → rows of one purifier and one customizer. Panels have scales of their own, because their
+    figures may not be comparable; protections stand in the order in which they first occur. Returns the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row["protect"] for rows in groups.values() for row in rows))
+    size = (1.4 + 2.6 * len(groups), 1.2 + 0.28 * len(names))
+    chart, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, (title, rows) in zip(axes[0], groups.items(), strict=True):
+        for place, name in enumerate(names):
+            found = interval_of(select(rows, protect=name), figure)
+            bar = [[found.mean - found.low], [found.high - found.mean]]
+            axis.errorbar(found.mean, place, xerr=bar, capsize=3, ls="", ms=6, **style(names, name))
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel=label(figure), ylim=(len(names) - 0.5, -0.5))
+        axis.locator_params(axis="x", nbins=4)
+        _tidy(axis)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    return chart
 
 
 def show_iterations(

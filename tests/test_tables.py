@@ -79,6 +79,18 @@ def test_iterations_figure_shows_the_means_and_intervals(rows):
     assert "↓" in axis.get_ylabel()
 
 
+def test_means_stand_in_panels_with_their_intervals(rows):
+    panels = {"weak": select(rows, purify="gridpure10"), "one person": select(rows, identity="p01", seed=0)}
+    axes = figures.show_means(panels, "ism").axes
+    assert [axis.get_title() for axis in axes] == list(panels)
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == list(EFFECT)
+    wanted = interval_of(select(rows, purify="gridpure10", protect="antipure"), "ism")
+    low, high = axes[0].containers[2].lines[2][0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((wanted.low, wanted.high))
+    assert float(axes[0].containers[2].lines[0].get_xdata()[0]) == pytest.approx(wanted.mean)
+    assert np.isnan(axes[1].containers[0].lines[2][0].get_segments()[0]).any()  # one person: no interval
+
+
 def test_pareto_leaves_out_what_changes_no_photo(rows):
     axis = figures.show_pareto(select(rows, purify="gridpure10")).axes[0]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["random", "antipure"]
