@@ -40,7 +40,8 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism"):
     """A panel a group, a line a protection: the mean over people and its 95 % interval.
 
     groups: title → rows of one purifier and one customizer. Panels have scales of their own, because their
-    figures may not be comparable; protections stand in the order in which they first occur. Returns the figure.
+    figures may not be comparable. Protections stand in the order in which they first occur. Returns the
+    figure.
     """
     import matplotlib.pyplot as plt
 

@@ -1,8 +1,8 @@
 """Claim by claim: does the benchmark show what the paper says? The rule, and the claims it is applied to.
 
 A claim is a list of contrasts that must all hold. A contrast is a weighted sum of a person's figures, signed
-so that the claim says "above zero". It is clear if the exact sign-flip test over people, Holm-corrected within
-the claim, gives p ≤ 0.05. The verdict follows from the contrasts by `verdict`, whatever the claim.
+so that the claim says "above zero". It is clear if the exact sign-flip test over people, Holm-corrected
+within the claim, gives p ≤ 0.05. The verdict follows from the contrasts by `verdict`, whatever the claim.
 """
 
 from collections.abc import Mapping, Sequence
