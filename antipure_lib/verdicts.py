@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 def better(ours: str, other: str, purify: str = CHAIN, figure: str = "ism") -> Contrast:
     """The contrast "the protector does better with `ours` than with `other`, after this purifier"."""
-    text = f"{ours} beats {other}: {figure}, {purify}"
+    text = f"{ours} beats {other} {_where(purify)}: {figure}"
     return Contrast(text, figure, ((1, ours, purify), (-1, other, purify)))
 
 
@@ -145,13 +145,16 @@ def verdicts(rows: Rows, figure: str = "ism", alpha: float = 0.05) -> dict[str, 
 
 
 def missing_cells(rows: Rows, claim: Sequence[Contrast]) -> list[str]:
-    """The cells that a claim needs and fewer than two people have, as "protection after purifier"."""
+    """The cells that a claim needs and fewer than two people have, as "protection after purifier".
+
+    rows: of one customizer.
+    """
     people: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         people.setdefault((row["protect"], row["purify"]), set()).add(row["identity"])
     needed = dict.fromkeys((protect, purify) for c in claim for _, protect, purify in c.cells)
     return [
-        f"{protect} after {purify}"
+        f"{protect} {_where(purify)}"
         for protect, purify in needed
         if len(people.get((protect, purify), ())) < 2
     ]
@@ -173,3 +176,7 @@ def finding_lines(found: Mapping[str, Sequence[Finding]]) -> list[dict[str, obje
         for name, of_claim in found.items()
         for finding in of_claim
     ]
+
+
+def _where(purify: str) -> str:
+    return "unpurified" if purify == "none" else f"after {purify}"

@@ -10,7 +10,15 @@ import antipure_lib
 from antipure_lib import figures
 from antipure_lib.intervals import Interval, bootstrap_interval, holm, paired_test
 from antipure_lib.purifiers import purify
-from antipure_lib.tables import by_person, comparison, interval_of, result_table, select, write_interval
+from antipure_lib.tables import (
+    by_person,
+    comparable,
+    comparison,
+    interval_of,
+    result_table,
+    select,
+    write_interval,
+)
 
 matplotlib.use("Agg")
 PEOPLE = [f"p{k:02}" for k in range(1, 9)]
@@ -47,6 +55,30 @@ def test_a_person_counts_once_however_many_seeds(rows):
     assert interval_of(own, "ism") == bootstrap_interval(list(means.values()))
     assert interval_of(own, "ism").n == len(PEOPLE)
     assert np.isnan(by_person(select(rows, protect="none"), "lpips")["p01"])
+
+
+def test_comparable_rows_are_of_people_and_seeds_that_all_methods_have(rows):
+    assert comparable(rows) == rows and comparable([]) == []
+    some = [
+        row
+        for row in rows
+        if row["purify"] == "gridpure40"
+        and not (row["protect"] == "antipure" and row["identity"] > "p05")
+        and not (row["protect"] == "random" and (row["identity"], row["seed"]) == ("p02", 1))
+    ]
+    units = [(person, seed) for person in PEOPLE[:5] for seed in (0, 1)]
+    units.remove(("p02", 1))
+    found = comparable(some)
+    assert {name: len(select(found, protect=name)) for name in EFFECT} == dict.fromkeys(EFFECT, len(units))
+    assert {(row["identity"], row["seed"]) for row in found} == set(units)
+
+
+def test_the_first_person_of_a_method_costs_the_others_nothing(rows):
+    one = [row for row in rows if row["protect"] != "antipure" or row["identity"] == "p01"]
+    assert {row["protect"] for row in comparable(one)} == {"none", "random"}
+    assert len(comparable(one)) == len(rows) * 2 / 3
+    alone = select(one, identity="p01")
+    assert comparable(alone) == alone
 
 
 def test_comparison_is_holms_of_the_paired_tests(rows):
