@@ -52,6 +52,7 @@ PARAMETERS = {
         "T_ERR": 300,
         "IDENTITY": "p02",
     },
+    "09_benchmark": {"SEED": 1, "IDENTITY": "p02", "LEARNING": 2, "SAMPLES": 2, "STEPS": 2},
     "10_limits": {"SEED": 1, "ETA": 8, "STEPS": 2, "ITERATIONS": 1, "QUALITY": 50, "IDENTITY": "p02"},
 }
 
