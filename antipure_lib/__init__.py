@@ -18,7 +18,7 @@ from .diffusion import (
     sample_size,
 )
 from .end_to_end import end_to_end_loss, end_to_end_steps, purify_chain, respaced
-from .figures import show_grid, show_iterations, show_pareto
+from .figures import show_grid, show_iterations, show_means, show_pareto
 from .freqpure import freqpure, freqpure_steps, keep_low_frequencies
 from .generate import generate
 from .guided_diffusion import load_guided_diffusion
@@ -65,8 +65,9 @@ from .purify import (
     survival,
 )
 from .restorer import waifu2x
+from .results import read_rows
 from .set_judges import alexnet_features, brisque, frechet, frechet_distance
 from .show import COLOURS, amplify, scrub, show_curves, show_maps, show_rows, table, to_png
 from .surrogate_attacks import aspl_steps, fsmg_steps, greedy_timesteps, simac_steps
-from .tables import by_person, comparison, interval_of, result_table, select
+from .tables import by_person, comparable, comparison, interval_of, result_table, select
 from .tiles import extract, merge, tile_count, tile_origins

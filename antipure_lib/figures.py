@@ -1,6 +1,6 @@
 """Figures of the benchmark's rows: purification curve, Pareto plot, heat map."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +34,31 @@ def style(names: Sequence[str], name: str) -> dict[str, object]:
     """A protection's colour and marker, the same in every figure that gets the same list of names."""
     k = list(names).index(name)
     return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+
+
+def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool = True):
+    """A panel a group, a line a protection: the mean over people and its 95 % interval.
+
+    groups: title → rows of one purifier and one customizer. same_scale: False where the panels' figures can't
+    be compared. Protections stand in the order in which they first occur. Returns the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row["protect"] for rows in groups.values() for row in rows))
+    size = (1.4 + 2.6 * len(groups), 1.2 + 0.28 * len(names))
+    shared = {"sharex": same_scale, "sharey": True}
+    chart, axes = plt.subplots(1, len(groups), figsize=size, squeeze=False, layout="constrained", **shared)
+    for axis, (title, rows) in zip(axes[0], groups.items(), strict=True):
+        for place, name in enumerate(names):
+            found = interval_of(select(rows, protect=name), figure)
+            bar = [[found.mean - found.low], [found.high - found.mean]]
+            axis.errorbar(found.mean, place, xerr=bar, fmt="o", capsize=3, color=COLOURS[0])
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel=label(figure), ylim=(len(names) - 0.5, -0.5))
+        axis.locator_params(axis="x", nbins=4)
+        _tidy(axis)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    return chart
 
 
 def show_iterations(
@@ -109,7 +134,7 @@ def show_grid(rows: Rows, figure: str = "ism"):
         text = "–" if np.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
         dark = image.norm(wanted * value) > 0.6
         axis.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    axis.set_xticks(range(len(purifiers)), purifiers)
+    axis.set_xticks(range(len(purifiers)), purifiers, fontsize=8)
     axis.set_yticks(range(len(protections)), protections)
     axis.set_title(label(figure) + ", mean over people", fontsize=10)
     return chart

@@ -34,6 +34,28 @@ def select(rows: Rows, **where: object) -> list[Mapping[str, object]]:
     return [row for row in rows if all(row[name] in values for name, values in wanted.items())]
 
 
+def comparable(rows: Rows) -> list[Mapping[str, object]]:
+    """The rows of those pairs of person and seed that every method has, so that means compare like with like.
+
+    A method is a protection, purifier and customizer. One that fewer than two people have is left out where
+    others have more: the first person of an unfinished study would cost all others.
+    """
+    units: dict[tuple, set[tuple]] = {}
+    for row in rows:
+        method = (row["protect"], row["purify"], row["customize"])
+        units.setdefault(method, set()).add((row["identity"], row["seed"]))
+    several = {
+        method: own for method, own in units.items() if len({person for person, _ in own}) > 1
+    } or units
+    shared = set.intersection(*several.values()) if several else set()
+    return [
+        row
+        for row in rows
+        if (row["protect"], row["purify"], row["customize"]) in several
+        and (row["identity"], row["seed"]) in shared
+    ]
+
+
 def by_person(rows: Rows, figure: str) -> dict[str, float]:
     """identity → mean of a figure over that person's rows (seeds), nan left out."""
     found: dict[str, list[float]] = {}

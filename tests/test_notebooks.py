@@ -63,6 +63,7 @@ PARAMETERS = {
         "ITERATIONS": 1,
         "IDENTITY": "p02",
     },
+    "09_benchmark": {"SEED": 1, "IDENTITY": "p02", "LEARNING": 2, "SAMPLES": 2, "STEPS": 2},
     "10_limits": {"SEED": 1, "ETA": 8, "STEPS": 2, "ITERATIONS": 1, "QUALITY": 50, "IDENTITY": "p02"},
 }
 

@@ -10,7 +10,15 @@ import antipure_lib
 from antipure_lib import figures
 from antipure_lib.intervals import Interval, bootstrap_interval, holm, paired_test
 from antipure_lib.purifiers import purify
-from antipure_lib.tables import by_person, comparison, interval_of, result_table, select, write_interval
+from antipure_lib.tables import (
+    by_person,
+    comparable,
+    comparison,
+    interval_of,
+    result_table,
+    select,
+    write_interval,
+)
 
 matplotlib.use("Agg")
 PEOPLE = [f"p{k:02}" for k in range(1, 9)]
@@ -49,6 +57,30 @@ def test_a_person_counts_once_however_many_seeds(rows):
     assert np.isnan(by_person(select(rows, protect="none"), "lpips")["p01"])
 
 
+def test_comparable_rows_are_of_people_and_seeds_that_all_methods_have(rows):
+    assert comparable(rows) == rows and comparable([]) == []
+    some = [
+        row
+        for row in rows
+        if row["purify"] == "gridpure40"
+        and not (row["protect"] == "antipure" and row["identity"] > "p05")
+        and not (row["protect"] == "random" and (row["identity"], row["seed"]) == ("p02", 1))
+    ]
+    units = [(person, seed) for person in PEOPLE[:5] for seed in (0, 1)]
+    units.remove(("p02", 1))
+    found = comparable(some)
+    assert {name: len(select(found, protect=name)) for name in EFFECT} == dict.fromkeys(EFFECT, len(units))
+    assert {(row["identity"], row["seed"]) for row in found} == set(units)
+
+
+def test_the_first_person_of_a_method_costs_the_others_nothing(rows):
+    one = [row for row in rows if row["protect"] != "antipure" or row["identity"] == "p01"]
+    assert {row["protect"] for row in comparable(one)} == {"none", "random"}
+    assert len(comparable(one)) == len(rows) * 2 / 3
+    alone = select(one, identity="p01")
+    assert comparable(alone) == alone
+
+
 def test_comparison_is_holms_of_the_paired_tests(rows):
     own = select(rows, purify="gridpure10")
     figure = {name: by_person(select(own, protect=name), "ism") for name in EFFECT}
@@ -77,6 +109,18 @@ def test_iterations_figure_shows_the_means_and_intervals(rows):
     low, high = axis.containers[2].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((wanted[0].low, wanted[0].high))
     assert "↓" in axis.get_ylabel()
+
+
+def test_means_stand_in_panels_with_their_intervals(rows):
+    panels = {"weak": select(rows, purify="gridpure10"), "one person": select(rows, identity="p01", seed=0)}
+    axes = figures.show_means(panels, "ism").axes
+    assert [axis.get_title() for axis in axes] == list(panels)
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == list(EFFECT)
+    wanted = interval_of(select(rows, purify="gridpure10", protect="antipure"), "ism")
+    low, high = axes[0].containers[2].lines[2][0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((wanted.low, wanted.high))
+    assert float(axes[0].containers[2].lines[0].get_xdata()[0]) == pytest.approx(wanted.mean)
+    assert np.size(axes[1].containers[0].lines[2][0].get_segments()[0]) == 0  # one person: no interval
 
 
 def test_pareto_leaves_out_what_changes_no_photo(rows):

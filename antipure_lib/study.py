@@ -1,0 +1,69 @@
+"""What the study of data/results/study.csv consists of, and how much of it a table holds.
+
+Each part is a grid. Everything is judged at one budget and one number of steps, with the defaults of every
+protection. The parts stand in the order of what they tell; a stopped study has finished the first ones.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from .benchmark import Cell, plan
+from .protect import PROTECTIONS
+from .results import KEYS
+
+SETTINGS = dict(eta=16 / 255, steps=50, samples=16, learning=None)
+PEOPLE = 8  # the first so many of `identities()`
+
+PAPER = ["none", "random", "antipure", "advdm", "mist", "aspl", "simac"]
+ABLATION = ["pixel-ddpm", "pfg", "etg", "antipure-pfg", "antipure-etg", "end-to-end"]
+OTHERS = [name for name in PROTECTIONS if name not in PAPER + ABLATION]
+CHAIN = ["none", "gridpure2x20"]
+PARTS = {
+    "main": dict(protections=["none", "random", "antipure"], purifiers=CHAIN),
+    "rivals": dict(protections=PAPER[3:], purifiers=CHAIN),
+    "ablation": dict(protections=ABLATION, purifiers=CHAIN),
+    "iterations": dict(
+        protections=["none", "random", "antipure", "aspl"],
+        purifiers=["gridpure10", "gridpure20", "gridpure30"],
+    ),
+    "dreambooth": dict(protections=PAPER, purifiers=CHAIN, customizers=["dreambooth"]),
+    "transfer": dict(protections=PAPER, purifiers=["jpeg75", "diffpure100", "waifu2x"]),
+    "the rest": dict(
+        protections=PAPER + ABLATION + OTHERS,
+        purifiers=[*CHAIN, "jpeg75", "diffpure100", "waifu2x"],
+        customizers=["lora", "dreambooth"],
+        seeds=[0, 1],
+    ),
+}
+
+
+def cells_of(part: str, people: Sequence[str]) -> list[Cell]:
+    """The cells of one part for these people; LoRA and seed 0 where the part doesn't say."""
+    grid = dict(customizers=["lora"], seeds=[0]) | PARTS[part]
+    return plan(identities=people, **grid)
+
+
+def all_cells(people: Sequence[str]) -> list[Cell]:
+    """The cells of all parts, each once, a part after the other."""
+    return list(dict.fromkeys(cell for part in PARTS for cell in cells_of(part, people)))
+
+
+def coverage(rows: Sequence[Mapping[str, object]], people: Sequence[str]) -> list[dict[str, object]]:
+    """How much of each part a table holds: a line a part, with its cells and its people.
+
+    A cell that two parts share counts in both. A person counts who has every cell of the part.
+    """
+    done = {tuple(row[name] for name in KEYS) for row in rows}
+    lines = []
+    for part in PARTS:
+        cells = cells_of(part, people)
+        missing = {cell.identity for cell in cells if tuple(cell) not in done}
+        lines.append(
+            {
+                "part": part,
+                "cells": len(cells),
+                "finished": len(done.intersection(cells)),
+                "people": len(people),
+                "people with all": len(set(people) - missing),
+            }
+        )
+    return lines

@@ -1,0 +1,51 @@
+"""The study's parts, and how far a table has come; what the paper reports has the benchmark's shape."""
+
+from antipure_lib import paper, study
+from antipure_lib.data import identities
+from antipure_lib.protect import PROTECTIONS
+from antipure_lib.purifiers import parse_purifier
+from antipure_lib.tables import interval_of, select
+from antipure_lib.verdicts import claims
+
+PEOPLE = identities()[: study.PEOPLE]
+
+
+def test_every_cell_of_every_claim_is_in_the_study():
+    cells = {(c.protect, c.purify, c.customize) for c in study.all_cells(PEOPLE)}
+    for claim in claims().values():
+        for contrast in claim:
+            assert {(a, b, "lora") for _, a, b in contrast.cells} <= cells
+
+
+def test_cells_are_named_as_the_library_names_things_and_come_once():
+    cells = study.all_cells(PEOPLE)
+    assert len(cells) == len(set(cells))
+    assert {c.protect for c in cells} == set(PROTECTIONS)
+    for name in {c.purify for c in cells}:
+        parse_purifier(name)
+    assert cells[: len(study.cells_of("main", PEOPLE))] == study.cells_of("main", PEOPLE)
+
+
+def test_coverage_counts_cells_and_whole_people():
+    def row(cell):
+        return cell._asdict()
+
+    main = study.cells_of("main", PEOPLE)
+    assert [line["finished"] for line in study.coverage([], PEOPLE)] == [0] * len(study.PARTS)
+    first = study.coverage([row(c) for c in main if c.identity == "p01"] + [row(main[-1])], PEOPLE)[0]
+    assert (first["cells"], first["finished"], first["people with all"]) == (len(main), 7, 1)
+    whole = study.coverage([row(c) for c in study.all_cells(PEOPLE)], PEOPLE)
+    assert all(line["finished"] == line["cells"] and line["people with all"] == 8 for line in whole)
+    assert study.coverage([{**row(main[0]), "identity": "p12"}], PEOPLE)[0]["finished"] == 0
+
+
+def test_the_papers_rows_are_read_by_the_tables():
+    celeba = select(paper.MAIN, data="CelebA-HQ")
+    assert min(celeba, key=lambda r: r["ism"])["protect"] == "antipure"
+    assert interval_of(select(celeba, protect="mist"), "ism").mean == 0.6688
+    curve = [
+        interval_of(select(paper.BY_ITERATIONS, protect="antipure", purify=p), "ism").mean
+        for p in paper.ITERATIONS
+    ]
+    assert curve == sorted(curve, reverse=True)
+    assert {row["protect"] for row in paper.MAIN + paper.BY_ITERATIONS} <= set(PROTECTIONS)
