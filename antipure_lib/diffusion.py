@@ -65,6 +65,8 @@ def predict(
     if ddpm.scheduler.config.prediction_type != "epsilon":
         kind = ddpm.scheduler.config.prediction_type
         raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon")
+    if not isinstance(t, torch.Tensor):  # diffusers would copy it to a GPU, and the host wait for that
+        t = torch.full((), t, device=x_t.device)
 
     def run(x, t):
         return ddpm.unet(x.to(ddpm.unet.dtype), t).sample
@@ -72,8 +74,7 @@ def predict(
     if batch is None or batch >= len(x_t):
         out = run(x_t, t)
     else:
-        times = t.expand(len(x_t)).split(batch) if isinstance(t, torch.Tensor) else [t] * len(x_t)
-        chunks = zip(x_t.split(batch), times, strict=False)
+        chunks = zip(x_t.split(batch), t.expand(len(x_t)).split(batch), strict=True)
         if torch.is_grad_enabled() and x_t.requires_grad:
             # No dropout is active in a frozen model: there is no random state to restore.
             options = {"use_reentrant": False, "preserve_rng_state": False}
