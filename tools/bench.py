@@ -313,7 +313,10 @@ def adm(device: torch.device, dtype: torch.dtype, rounds: int, width: int = 32, 
             resnet_time_scale_shift="scale_shift",
             attention_head_dim=min(64, width),
         )
-    ddpm = DDPMPipeline(unet.eval(), DDPMScheduler(variance_type="learned_range")).to(device, dtype)
+    unet = torch.nn.Module.to(
+        unet.eval(), device, dtype
+    )  # diffusers' own `to` warns of nothing in particular
+    ddpm = DDPMPipeline(unet, DDPMScheduler(variance_type="learned_range"))
     coarse = torch.rand((photos, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     x = torch.nn.functional.interpolate(coarse, (256, 256), mode="bilinear")
     return Setting(f"256 px, ADM's shape, {width} channels", ddpm, x, 2, rounds)
