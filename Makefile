@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test lab execute exercises stamp study lint format clean
+.PHONY: help setup walk test bench lab execute exercises stamp study lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_
 test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --maxprocesses 4 \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests $(ARGS)
+
+bench: $(READY) ## measure speed into data/results/speed.md (ARGS=--quick for a look, ARGS=--compile for more)
+	$(BIN)/python tools/bench.py $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)

@@ -86,13 +86,14 @@ def antipure_steps(
     images = check_image(x).to(ddpm.unet.device)
     named = dict(zip(TERMS, weights, strict=True))
     named = {name: weight for name, weight in named.items() if weight}
+    one_call = balance == "sum" or len(named) == 1
     size = images.shape[-2:]
     what = (ddpm, size, tuple(named), patch, t_max, t_err, absolute, noise_samples, tiles)
     antipure_loss(*what)  # never run: complains about bad arguments before memory is asked for
     count = tile_count(*size, sample_size(ddpm)) if tiles == "all" else tiles
     count *= len(images) * noise_samples * (2 if "etg" in named else 1)
     batch = micro_batch(batch, ddpm, count, gradients=True)
-    loss = antipure_loss(*what, batch)
+    loss = antipure_loss(*what, batch, one_call)
     options = {"start": start, "random_start": random_start, "momentum": momentum, "balance": balance}
     options |= {"weights": named, "models": (ddpm.unet,), "batch": batch}
     return pgd(loss, images, eta, steps, step_size, seed, **options)
@@ -109,11 +110,13 @@ def antipure_loss(
     noise_samples: int = 1,
     tiles: str | int = "all",
     batch: int | MicroBatch | None = None,
+    one_call: bool = True,
 ) -> Callable[[torch.Tensor, torch.Generator], dict[str, torch.Tensor]]:
     """The terms as a loss for `pgd`: (x_adv N×3×H×W, generator) → {name: (N,)}.
 
     PFG's factor e^{ᾱ_t−1} is in its term, λ1 and λ2 aren't. Arguments and errors as in `antipure_steps`.
-    (x_t, t) and (x_t, t_err) go through the UNet in one batch.
+    one_call: (x_t, t) and (x_t, t_err) go through the UNet in one batch, best where one backward pass serves
+    all terms. False: in two calls, so that a term's own backward pass leaves out the call it doesn't use.
     """
     alpha_bar = alpha_bars(ddpm.scheduler, ddpm.unet.device)
     g = sample_size(ddpm)
@@ -140,11 +143,13 @@ def antipure_loss(
         t = randint(0, t_max, (len(x0),), generator, x0.device)
         eps = randn(x0.shape, generator, x0.device).to(x0.dtype)
         x_t = add_noise(x0, eps, t, alpha_bar)
-        if "etg" in terms:
-            both = predict_eps(ddpm, torch.cat([x_t, x_t]), torch.cat([t, torch.full_like(t, t_err)]), batch)
-            eps_right, eps_wrong = both.chunk(2)
+        times = [t, torch.full_like(t, t_err)] if "etg" in terms else [t]
+        if one_call:
+            together = predict_eps(ddpm, x_t.repeat(len(times), 1, 1, 1), torch.cat(times), batch)
+            predicted = together.chunk(len(times))
         else:
-            eps_right = predict_eps(ddpm, x_t, t, batch)
+            predicted = [predict_eps(ddpm, x_t, time, batch) for time in times]
+        eps_right, eps_wrong = predicted[0], predicted[-1]  # one and the same without ETG
 
         values = {}
         if "ddpm" in terms:

@@ -249,7 +249,7 @@ def train_steps(
             c = text().repeat_interleave(batch, dim=0)
             prediction = pipe.unet(z_t, t, c).sample.float()
         errors = (prediction - training_target(scheduler, z0, eps, alpha_bar[t])).square()
-        losses = dict(zip(groups, errors.view(len(groups), -1).mean(dim=1), strict=True))
+        losses = dict(zip(groups, errors.reshape(len(groups), -1).mean(dim=1), strict=True))
         loss = sum(weights.get(name, 1.0) * part for name, part in losses.items())
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)

@@ -72,6 +72,8 @@ def predict(
     if not isinstance(batch, MicroBatch):
         batch = MicroBatch(len(x_t) if batch is None else batch)
     recorded = torch.is_grad_enabled() and x_t.requires_grad
+    if not isinstance(t, torch.Tensor):  # diffusers would copy it to a GPU, and the host wait for that
+        t = torch.full((), t, device=x_t.device)
 
     def run(x, t):
         with batch.recomputing(ddpm.unet):
@@ -81,8 +83,7 @@ def predict(
         size = batch.size
         if size >= len(x_t):
             return run(x_t, t)
-        times = t.expand(len(x_t)).split(size) if isinstance(t, torch.Tensor) else [t] * len(x_t)
-        chunks = zip(x_t.split(size), times, strict=False)
+        chunks = zip(x_t.split(size), t.expand(len(x_t)).split(size), strict=True)
         if not recorded:
             return torch.cat([run(*chunk) for chunk in chunks])
         # No dropout is active in a frozen model: there is no random state to restore.

@@ -53,7 +53,7 @@ def patch_dct(x: torch.Tensor, patch: int) -> torch.Tensor:
     n, c, h, w = x.shape
     if patch < 1 or h % patch or w % patch:
         raise ValueError(f"patch={patch} doesn't divide the image's {h}×{w} pixels; choose one that does")
-    patches = x.view(n, c, h // patch, patch, w // patch, patch).transpose(3, 4)
+    patches = x.reshape(n, c, h // patch, patch, w // patch, patch).transpose(3, 4)
     d = dct_matrix(patch, x.device, x.dtype)
     return d @ patches @ d.mT
 

@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from antipure_lib.antipure import antipure, antipure_loss, antipure_steps
 from antipure_lib.images import load_image, save_image
 from antipure_lib.noise import randint, randn
-from antipure_lib.purify import diffpure
+from antipure_lib.purify import diffpure, gridpure_steps
 from antipure_lib.tiles import extract
 
 
@@ -94,11 +95,52 @@ def test_each_term_alone_rises(tiny_ddpm, pictures, weights, name, balance):
     assert (after > before).all()
 
 
+def test_one_call_or_two_give_the_same_gradients(tiny_ddpm64, pictures):
+    x = pictures(2, 24, 24).double()
+    results = []
+    for one_call in (True, False):
+        leaf = x.clone().requires_grad_()
+        terms = antipure_loss(tiny_ddpm64, (24, 24), one_call=one_call)(leaf, generator())
+        results.append(
+            {k: torch.autograd.grad(v.sum(), leaf, retain_graph=True)[0] for k, v in terms.items()}
+        )
+    for name in ("ddpm", "pfg", "etg"):
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("balance", "weights", "forward", "backward"),
+    [
+        ("sum", (1, 0.5, 0.5), [2], [2]),  # tiles × timesteps of each pass through the UNet
+        ("equal", (1, 0.5, 0.5), [1, 1], [1, 1, 1, 1]),  # PFG and L_ddpm one each, ETG both
+        ("equal", (0, 0.5, 0.5), [1, 1], [1, 1, 1]),
+        ("equal", (1, 0.5, 0), [1], [1, 1]),
+        ("equal", (0, 0, 1), [2], [2]),
+    ],
+)
+def test_no_pass_through_the_unet_that_no_term_needs(
+    tiny_ddpm, pictures, balance, weights, forward, backward
+):
+    tiles, passed = 2 * 5, {"forward": [], "backward": []}
+
+    def called(module, args, output):
+        passed["forward"].append(len(output))
+        output.register_hook(lambda gradient: passed["backward"].append(len(gradient)))
+
+    handle = tiny_ddpm.unet.conv_out.register_forward_hook(called)
+    try:
+        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), steps=1, balance=balance, weights=weights))
+    finally:
+        handle.remove()
+    assert passed == {"forward": [n * tiles for n in forward], "backward": [n * tiles for n in backward]}
+
+
 def test_pairs_of_timesteps_share_a_batch_and_unused_terms_cost_nothing(tiny_ddpm, pictures):
     calls = []
     handle = tiny_ddpm.unet.register_forward_hook(lambda module, args, output: calls.append(args))
     try:
-        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), steps=2, noise_samples=3, t_err=777))
+        options = {"steps": 2, "noise_samples": 3, "t_err": 777, "balance": "sum"}
+        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), **options))
         tiles = 2 * 5 * 3
         assert [len(x_t) for x_t, _ in calls] == [2 * tiles] * 2
         for x_t, t in calls:
@@ -112,6 +154,34 @@ def test_pairs_of_timesteps_share_a_batch_and_unused_terms_cost_nothing(tiny_ddp
         handle.remove()
 
 
+class HostWaits(TorchDispatchMode):
+    """Notes operations that would make the host wait for a GPU: a number read back, one copied over."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in ("_local_scalar_dense", "lift_fresh", "nonzero", "equal"):
+            self.found.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loop", ["sum", "equal", "gridpure"])
+def test_the_host_never_waits_inside_the_loops(tiny_ddpm, pictures, loop):
+    x = pictures(2, 24, 24)
+    if loop == "gridpure":
+        states = gridpure_steps(tiny_ddpm, x, t=2, iterations=3)
+    else:
+        states = antipure_steps(tiny_ddpm, x, steps=3, balance=loop, momentum=0.9, random_start=True)
+    next(states)  # constants are cached in the first step
+    with HostWaits() as waits:
+        list(states)
+        assert waits.found == []
+        torch.tensor([1.0]).item()
+    assert waits.found == ["lift_fresh", "_local_scalar_dense"]  # it does notice
+
+
 def test_parameters_are_frozen_only_while_gradients_are_taken(tiny_ddpm, pictures):
     parameters = list(tiny_ddpm.unet.parameters())
     seen = []
@@ -122,7 +192,7 @@ def test_parameters_are_frozen_only_while_gradients_are_taken(tiny_ddpm, picture
         next(antipure_steps(tiny_ddpm, pictures(), steps=5))
     finally:
         handle.remove()
-    assert seen == [False]
+    assert seen == [False, False]
     assert all(p.requires_grad and p.grad is None for p in parameters)
 
 

@@ -1,0 +1,54 @@
+"""The package's names are imported when they are used, and mean the same in whichever order."""
+
+import importlib
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import antipure_lib
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_every_listed_name_is_the_one_of_its_module():
+    assert {"antipure", "load_ddpm", "PROTECTIONS", "Judge"} <= set(antipure_lib.__all__)
+    assert set(antipure_lib.__all__) <= set(dir(antipure_lib))
+    for name, module in antipure_lib._MODULE_OF.items():
+        value = getattr(antipure_lib, name)
+        assert value is getattr(importlib.import_module(f"antipure_lib.{module}"), name)
+        assert not isinstance(value, ModuleType)
+
+
+def test_nothing_heavy_is_imported_before_it_is_used():
+    heavy = "print(*sorted({'torch', 'numpy', 'diffusers'} & set(sys.modules)))"
+    printed = python(f"import sys, antipure_lib; {heavy}; antipure_lib.pick_device; {heavy}")
+    assert printed.splitlines()[0] == ""
+    assert "torch" in printed.splitlines()[1] and "diffusers" not in printed.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "from antipure_lib.pgd import PGDState", "import antipure_lib.pgd", "import antipure_lib.antipure"],
+)
+def test_a_function_is_never_hidden_by_its_module(before):
+    code = f"{before}\nimport antipure_lib as ap; from antipure_lib import pgd, purify\n"
+    assert python(code + "print(*(f.__name__ for f in (pgd, ap.pgd, ap.antipure, purify)))") == (
+        "pgd pgd antipure purify\n"
+    )
+
+
+def test_unknown_names_and_stars():
+    with pytest.raises(AttributeError, match="module 'antipure_lib' has no attribute 'antipur'"):
+        antipure_lib.antipur  # noqa: B018
+    with pytest.raises(ImportError, match="antipur"):
+        exec("from antipure_lib import antipur")
+    assert python("from antipure_lib import *; print(gridpure.__module__)") == "antipure_lib.purify\n"
+
+
+def test_a_name_can_be_replaced(monkeypatch):
+    monkeypatch.setattr(antipure_lib, "pgd", print)
+    assert antipure_lib.pgd is print

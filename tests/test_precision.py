@@ -1,0 +1,56 @@
+"""What low precision and the order of weights in memory change: nothing that matters."""
+
+import copy
+
+import pytest
+import torch
+
+from antipure_lib import (
+    antipure,
+    antipure_loss,
+    diffpure,
+    dreambooth_steps,
+    gridpure,
+    load_ddpm,
+    load_faces,
+    survival,
+)
+
+
+@pytest.mark.parametrize("balance", ["sum", "equal"])
+def test_images_protected_in_bfloat16_are_as_good_as_in_float32(balance):
+    """Judged in float32, on the same noise: every term within 2 %, and what survives purification too."""
+    x = load_faces("p01")[:2, :, 16:48, 16:48]  # one tile each
+    precise, low = (load_ddpm(device="cpu", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    made = [antipure(ddpm, x, steps=4, step_size=4 / 255, balance=balance) for ddpm in (precise, low)]
+    assert not torch.equal(*made)
+    loss = antipure_loss(precise, x.shape[-2:], noise_samples=16)
+    with torch.no_grad():
+        clean, *terms = (loss(y, torch.Generator().manual_seed(7)) for y in (x, *made))
+    for name in clean:
+        torch.testing.assert_close(terms[1][name], terms[0][name], rtol=0.02, atol=0)
+    assert (terms[0]["ddpm"] > 2 * clean["ddpm"]).all()  # there was something to lose
+    left = [survival(lambda y, seed: diffpure(precise, y, t=10, seed=seed), x, y) for y in made]
+    torch.testing.assert_close(*left, rtol=0.02, atol=0)
+
+
+def test_channels_last_models_do_the_same(tiny_ddpm64, pictures):
+    x = pictures(2, 24, 24).double()
+    other = copy.copy(tiny_ddpm64)
+    other.unet = copy.deepcopy(tiny_ddpm64.unet).to(memory_format=torch.channels_last)
+    for balance in ("sum", "equal"):
+        a, b = (antipure(ddpm, x, steps=2, balance=balance) for ddpm in (tiny_ddpm64, other))
+        assert torch.equal(a, b)
+    assert torch.equal(*(gridpure(ddpm, x, t=2, iterations=2) for ddpm in (tiny_ddpm64, other)))
+
+
+def test_a_channels_last_model_can_be_customized(pictures):
+    from tiny import tiny_stable_diffusion
+
+    states = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        pipe = tiny_stable_diffusion()
+        pipe.unet.to(memory_format=memory_format)
+        steps = dreambooth_steps(pipe, pictures(2), steps=2, prior_images=pictures(2, seed=1))
+        states.append(list(steps)[-1])
+    torch.testing.assert_close(states[0].loss, states[1].loss)

@@ -1,0 +1,140 @@
+"""The report of bench.py: what was measured, on what, as Markdown and as JSON."""
+
+import json
+import math
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from antipure_lib import atomic
+
+PARTS = {
+    "bare": (
+        "Over the work that can't be avoided",
+        "A step of ours / the UNet's passes that it needs, alone, on the same batch in the same precision. "
+        'A plain sum needs one forward and one backward pass of (x_t, t) and (x_t, t_err); `balance="equal"` '
+        "needs each term's own gradient: two forward passes, three backward passes of the first, one of the "
+        "second. GrIDPure needs t forward passes of all tiles.",
+        ("ours", "bare"),
+    ),
+    "published": (
+        "Loops as they are published, over ours",
+        "On the same weights, in float32: PGD with gradients of parameters and a UNet call a timestep; "
+        "GrIDPure tile by tile, through an 8-bit image after every iteration.",
+        ("theirs", "ours"),
+    ),
+    "means": (
+        "What each means brings",
+        "Time without it / with it. Below 1 it costs. `torch.compile` (with `--compile`) is one line, "
+        '`ddpm.unet.compile()`; `balance="equal"` then also needs '
+        "`torch._functorch.config.donated_buffer = False`, since its backward passes share a graph.",
+        ("without", "with"),
+    ),
+    "training": (
+        "Customization",
+        "A step / its forward and backward pass: what remains is AdamW, clipping the gradients and noise.",
+        ("ours", "bare"),
+    ),
+    "growth": (
+        "Growth",
+        "Time per tile / time per tile of one 64 px photo (of ten tiles; one of 128 px has 50): 1 is linear "
+        "growth. Memory on a CPU is the whole process's.",
+        ("ours", "first"),
+    ),
+    "start": (
+        "From the start of a process",
+        "Over one that imports torch and diffusers alone. The first protected image: load the purifier and a "
+        "face, 20 steps of AntiPure, save.",
+        ("ours", "torch, diffusers"),
+    ),
+}
+
+
+def write_report(folder: Path, rows: Sequence[dict], seconds: float) -> None:
+    """Write speed.json and speed.md into a folder, whole or not at all.
+
+    rows: as of bench.Row. seconds: what the measurement took.
+    """
+    facts = machine() | {"minutes": round(seconds / 60)}
+    with atomic(folder / "speed.json") as file:
+        file.write_text(json.dumps({"facts": facts, "rows": [tidy(row) for row in rows]}, indent=1) + "\n")
+    with atomic(folder / "speed.md") as file:
+        file.write_text(markdown(facts, rows), encoding="utf-8")
+    print(folder / "speed.md")
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on, and nothing that names this machine."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    native = [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
+    facts = {
+        "processor": found[1] if found else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": ", ".join(native) or "none",
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none: not measured",
+        "Python": platform.python_version(),
+    }
+    return facts | {name: version(name) for name in ("torch", "diffusers", "transformers")}
+
+
+def markdown(facts: dict[str, object], rows: Sequence[dict]) -> str:
+    """The report as text."""
+    lines = [
+        "# Speed",
+        "",
+        "Written by `make bench` (`python tools/bench.py`). What is compared runs in one process by turns; a "
+        "ratio is the median over neighbours, with the lowest and the highest.",
+        "",
+        "; ".join(f"{name}: {value}" for name, value in facts.items()) + ".",
+    ]
+    for part, (title, text, columns) in PARTS.items():
+        of_part = [row for row in rows if row["part"] == part]
+        if not of_part:
+            continue
+        lines += ["", f"## {title}", "", text, ""]
+        lines += [f"| what | model | where | ratio | target | s, {columns[0]} | s, {columns[1]} | |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [line(row) for row in of_part]
+    if not any(row["device"] == "cuda" for row in rows):
+        lines += [
+            "",
+            "## GPU",
+            "",
+            "Not measured: there was none. `make bench` on a machine with one adds its rows.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def line(row: dict) -> str:
+    """One row of a table."""
+    ratio = f"**{row['ratio']:.2f}** ({row['low']:.2f}–{row['high']:.2f})"
+    where = " ".join(filter(None, (row["device"], row["dtype"])))
+    seconds = (f"{row[key]:.3g}" for key in ("seconds_a", "seconds_b"))
+    return (
+        "| "
+        + " | ".join([row["what"], row["model"], where, ratio, target(row), *seconds, row["note"]])
+        + " |"
+    )
+
+
+def target(row: dict) -> str:
+    """The target and whether the median meets it."""
+    if row["at_most"] is not None:
+        return f"≤ {row['at_most']:.2f}: {'met' if row['ratio'] <= row['at_most'] else '**missed**'}"
+    if row["at_least"] is not None:
+        return f"≥ {row['at_least']:.1f}: {'met' if row['ratio'] >= row['at_least'] else '**missed**'}"
+    return ""
+
+
+def tidy(row: dict) -> dict:
+    """Four significant digits; JSON has no nan."""
+    return {
+        key: (float(f"{value:.4g}") if math.isfinite(value) else None) if isinstance(value, float) else value
+        for key, value in row.items()
+    }
