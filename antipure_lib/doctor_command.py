@@ -89,10 +89,9 @@ def _models() -> Iterator[tuple[str, str, Callable]]:
     """(option that takes it, name, what loads it) of every model that has a name."""
     from . import checkpoints
 
-    for name in checkpoints.DDPM:
-        yield "ddpm", name, checkpoints.load_ddpm
-    for name in checkpoints.STABLE_DIFFUSION:
-        yield "pipe", name, checkpoints.load_stable_diffusion
+    for row in checkpoints.known_checkpoints():
+        option = "ddpm" if row.kind == "DDPMPipeline" else "pipe"
+        yield option, row.name, getattr(checkpoints, row.loader)
 
 
 def _free_memory(device: Any) -> str:

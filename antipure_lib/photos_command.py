@@ -46,6 +46,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, type=Path, metavar="DIR", help="folder of the results, made if need be")
     add("--seed", default=0, type=int, metavar="N", help="default: %(default)s")
     add("--ddpm", default="nano", metavar="MODEL", help="purifier's model, default: nano")
+    add("--download", action="store_true", help="fetch a model that isn't on this machine; default: never")
     add("--precision", choices=PRECISIONS, help="of the purifier's model, default: the device's fastest")
     add(
         "--keep-metadata",
@@ -121,19 +122,20 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
         )
     models, settings, side = {}, {}, 1
     if "ddpm" in needed:
-        models["ddpm"] = load_ddpm(args.ddpm, device, _dtype(args))
+        models["ddpm"] = load_ddpm(args.ddpm, device, _dtype(args), args.download)
         side = sample_size(models["ddpm"])
         settings |= _identity("ddpm", args.ddpm, models["ddpm"], ("unet",))
     if "pipe" in needed:
-        models["pipe"] = load_stable_diffusion(args.pipe, device)
+        models["pipe"] = load_stable_diffusion(args.pipe, device, download=args.download)
         settings |= _identity("pipe", args.pipe, models["pipe"], ("vae", "unet", "text_encoder"))
         latent_side = models["pipe"].unet.config.sample_size * models["pipe"].vae_scale_factor
     eta = args.eta / 255
     chosen = dict(eta=eta, steps=args.steps, seed=args.seed)
+    fitting = {"batch": "auto"} if "ddpm" in needed else {}  # no setting: the result doesn't depend on it
     settings |= chosen | dict(method=args.method, keep_metadata=args.keep_metadata, jpeg=args.jpeg)
 
     def attack(x):
-        states = protect_steps(args.method, x, **models, **chosen)
+        states = protect_steps(args.method, x, **models, **chosen, **fitting)
         losses = 0  # summed where they are, so that the host waits for the device at the end alone
         for state in tqdm(states, total=args.steps, unit="step", leave=False, disable=silent):
             x_adv = state.x_adv
@@ -169,14 +171,17 @@ def _purification(
     from .purifiers import DIFFUSION, parse_purifier, purify
 
     settings = dict(purifier=args.purifier, keep_metadata=args.keep_metadata)
-    ddpm, side = None, 1
+    ddpm, side, fitting = None, 1, {}
     if parse_purifier(args.purifier)[0] in DIFFUSION:
-        ddpm = load_ddpm(args.ddpm, device, _dtype(args))
-        side = sample_size(ddpm)
+        ddpm = load_ddpm(args.ddpm, device, _dtype(args), args.download)
+        side, fitting = sample_size(ddpm), {"batch": "auto"}
         settings |= _identity("ddpm", args.ddpm, ddpm, ("unet",)) | dict(seed=args.seed)
 
+    def wash(x):
+        return purify(args.purifier, x, ddpm=ddpm, seed=args.seed, **fitting)
+
     def work(photo, path):
-        washed = at_least(side, photo.x, lambda x: purify(args.purifier, x, ddpm=ddpm, seed=args.seed))
+        washed = at_least(side, photo.x, wash)
         save_photo(photo, washed, path, args.keep_metadata)
         return ""
 
