@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_stable_diffusion
 
 from antipure_lib import memory
 from antipure_lib.antipure import antipure, antipure_steps
+from antipure_lib.customize import ATTENTION, add_lora
 from antipure_lib.diffusion import predict
 from antipure_lib.end_to_end import end_to_end_steps
 from antipure_lib.freqpure import freqpure
@@ -60,6 +62,27 @@ def test_counted_without_computing_is_what_a_run_takes(guided, dtype, gradients,
     assert tile_bytes(guided, gradients, recompute) == pytest.approx(real, rel=0.02)
     assert not guided.unet.is_gradient_checkpointing
     assert all(p.device.type == "cpu" and not p.requires_grad for p in guided.unet.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_training_under_autocast_is_counted_as_it_runs(adapted, recompute):
+    unet = tiny_stable_diffusion().unet
+    if adapted:
+        unet.requires_grad_(False)
+        add_lora(unet, 4, ATTENTION, dtype=torch.float16)
+    if recompute:
+        unet.enable_gradient_checkpointing()
+
+    def step(unet):
+        z_t, c = torch.zeros((4, 4, 32, 32)), torch.zeros((4, 12, 16))
+        with torch.autocast("cpu", torch.float16):
+            out = unet(z_t, torch.zeros(4, dtype=torch.long), c).sample
+        torch.autograd.grad(out.float().square().mean(), [p for p in unet.parameters() if p.requires_grad])
+
+    with fake(unet) as copied:
+        counted = peak_bytes(lambda: step(copied))
+    assert counted == pytest.approx(peak_bytes(lambda: step(unet)), rel=0.02)
 
 
 def test_counted_peak_is_what_autograd_saves_and_little_more(guided):
