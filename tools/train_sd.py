@@ -6,7 +6,8 @@ The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped on
 (classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Half of them
 call the person by name, "a photo of sks person": every training person has a random vector of their own for
 that word, and the word `sks` itself keeps one that belongs to nobody. This is meant to teach the model that
-this place tells who it is, as Stable Diffusion has learned from captions with names. Losses are weighted by min(SNR, 5)/SNR (Hang et al. 2023).
+this place tells who it is, as Stable Diffusion has learned from captions with names. Losses are weighted by
+min(SNR, 5)/SNR (Hang et al. 2023).
 """
 
 import argparse
