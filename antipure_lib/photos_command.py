@@ -131,7 +131,7 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
         latent_side = models["pipe"].unet.config.sample_size * models["pipe"].vae_scale_factor
     eta = args.eta / 255
     chosen = dict(eta=eta, steps=args.steps, seed=args.seed)
-    fitting = {"batch": "auto"} if "ddpm" in needed else {}  # no setting: the result doesn't depend on it
+    fitting = {"batch": "auto"} if "ddpm" in needed else {}  # no setting: it moves last bits alone
     settings |= chosen | dict(method=args.method, keep_metadata=args.keep_metadata, jpeg=args.jpeg)
 
     def attack(x):
