@@ -3,7 +3,7 @@
 # ruff: noqa: F401  (everything here is re-exported)
 
 from .antipure import antipure, antipure_loss, antipure_steps
-from .checkpoints import load_ddpm, load_stable_diffusion
+from .checkpoints import known_checkpoints, load_ddpm, load_stable_diffusion
 from .customize import FULL_SIZE, dreambooth, dreambooth_steps, lora, lora_steps, save_lora
 from .data import data_path, identities, load_faces
 from .devices import pick_device, pick_dtype
@@ -21,6 +21,7 @@ from .end_to_end import end_to_end_loss, end_to_end_steps, purify_chain, respace
 from .figures import show_grid, show_iterations, show_pareto
 from .freqpure import freqpure, freqpure_steps, keep_low_frequencies
 from .generate import generate
+from .guided_diffusion import load_guided_diffusion
 from .images import (
     atomic,
     check_image,

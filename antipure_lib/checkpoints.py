@@ -1,77 +1,178 @@
-"""Models by name. `nano` comes with the package; a local folder in diffusers' format works the same way."""
+"""Models by name: `nano` comes with the package, full-size ones are read from this machine or downloaded."""
 
-import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from .data import data_path
 from .devices import pick_device, pick_dtype
+from .guided_diffusion import load_guided_diffusion
+from .hub import LOADERS, NO_SDXL, HubRepo, Source, WebFile, cached, check_index, missing_files, obtain
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline, StableDiffusionPipeline
 
-DDPM = {"nano": ("models", "ddpm")}
-STABLE_DIFFUSION = {"nano": ("models", "sd")}
+NANO = {"DDPMPipeline": ("models", "ddpm"), "StableDiffusionPipeline": ("models", "sd")}
+# 2,211,383,297 bytes, 552,814,086 weights. The address is the authors' (github.com/openai/guided-diffusion).
+GUIDED = ("256x256_diffusion_uncond.pt", "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1")
+KNOWN: dict[str, dict[str, tuple[Source, ...]]] = {
+    "DDPMPipeline": {
+        # Both repositories hold pickled weights alone (455 MB), which are read as plain tensors.
+        "ddpm-celebahq-256": (
+            HubRepo("google/ddpm-ema-celebahq-256", "1e28fb7ec9c7be2ea82a2162df956a9809852ea4"),
+            HubRepo("google/ddpm-celebahq-256", "cd5c944777ea2668051904ead6cc120739b86c4d"),
+        ),
+        "guided-diffusion-256-uncond": (
+            WebFile("https://openaipublic.blob.core.windows.net/diffusion/jul-2021/" + GUIDED[0], *GUIDED),
+            WebFile(
+                "https://huggingface.co/deepinv/diffunet/resolve/6b0a2cf45decab1f022d22eefe3787d9d515f32b/"
+                "diffusion_openai.pt",
+                *GUIDED,
+            ),
+        ),
+    },
+    "StableDiffusionPipeline": {
+        "sd15": (
+            HubRepo(
+                "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+            ),
+            # Mirrors, should the first vanish as runwayml's did; no commit of theirs is known: the branch.
+            HubRepo("sd-legacy/stable-diffusion-v1-5"),
+            HubRepo("benjamin-paine/stable-diffusion-v1-5"),
+        ),
+    },
+}
+
+
+class KnownCheckpoint(NamedTuple):
+    """One row of `known_checkpoints`. path: where it is on this machine; None if it would be downloaded."""
+
+    name: str
+    kind: str  # "DDPMPipeline" or "StableDiffusionPipeline"
+    loader: str  # the function that loads it
+    sources: tuple[str, ...]  # in the order in which they are tried
+    path: Path | None
+
+
+def known_checkpoints() -> list[KnownCheckpoint]:
+    """Every known name, what it is, where it comes from, and where it is here. Asks no network."""
+    rows = []
+    for kind, names in KNOWN.items():
+        rows.append(KnownCheckpoint("nano", kind, LOADERS[kind], ("this package",), data_path(*NANO[kind])))
+        for name, sources in names.items():
+            origins = tuple(map(str, sources))
+            rows.append(KnownCheckpoint(name, kind, LOADERS[kind], origins, cached(sources, kind)))
+    return rows
 
 
 def load_ddpm(
-    name: str = "nano",
+    name: str | os.PathLike = "nano",
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    download: bool = False,
 ) -> "DDPMPipeline":
     """A pixel-space diffusion model, the purifier, as a `diffusers.DDPMPipeline` in evaluation mode.
 
-    name: "nano", or a local folder written by `save_pretrained`. device: None chooses (see `pick_device`).
+    name: "nano"; "ddpm-celebahq-256" or "guided-diffusion-256-uncond"; a folder written by `save_pretrained`;
+    a guided-diffusion .pt file; or a hub id "owner/name". device: None chooses (see `pick_device`).
     dtype: None takes the device's fastest (see `pick_dtype`).
-    Raises ValueError for an unknown name (lists the known ones) or a folder that holds another kind of model.
+    download: whether a known name or a hub id that isn't on this machine may be fetched.
+    Weights are read as plain tensors; nothing that a folder or file brings along is executed.
+    Raises ValueError for an unknown name (lists the known ones), another kind of model or a damaged file,
+    FileNotFoundError for one that isn't here, or that no source delivers (says what to do).
     """
+    device = pick_device(device)
+    dtype = dtype or pick_dtype(device)
+    path = _find(name, "DDPMPipeline", download)
+    if path.is_file():
+        return load_guided_diffusion(path).to(device, dtype)
     from diffusers import DDPMPipeline
 
-    device = pick_device(device)
-    return _load(DDPMPipeline, _find(name, DDPM), device, dtype or pick_dtype(device))
+    # Pickled weights, which diffusers reads with weights_only=True, only where there are no others.
+    safe = any(path.glob("unet/*.safetensors")) or any(path.glob("*.safetensors"))
+    return _load(DDPMPipeline, path, device, dtype, use_safetensors=safe)
 
 
 def load_stable_diffusion(
-    name: str = "nano",
+    name: str | os.PathLike = "nano",
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    download: bool = False,
 ) -> "StableDiffusionPipeline":
     """A text-to-image latent diffusion model as a `diffusers.StableDiffusionPipeline`, no safety checker.
 
-    name: "nano", or a local folder written by `save_pretrained`. device: None chooses (see `pick_device`).
-    dtype: float32 by default, because the model is going to be fine-tuned.
-    Raises ValueError for an unknown name (lists the known ones) or a folder that holds another kind of model.
+    name: "nano"; "sd15"; a folder written by `save_pretrained`; or a hub id "owner/name". SDXL isn't
+    supported. device: None chooses (see `pick_device`). dtype: float32 by default, because the model is going
+    to be fine-tuned.
+    download: whether a known name or a hub id that isn't on this machine may be fetched.
+    Weights are read from safetensors alone; nothing that a folder brings along is executed.
+    Raises ValueError for an unknown name (lists the known ones), another kind of model or a damaged file,
+    FileNotFoundError for one that isn't here, or that no source delivers (says what to do).
     """
+    device = pick_device(device)
+    folder = _find(name, "StableDiffusionPipeline", download)
     with _quiet():  # transformers remarks on optional image processors that nothing here uses
         from diffusers import StableDiffusionPipeline
 
-    folder = _find(name, STABLE_DIFFUSION)
-    unchecked = {"safety_checker": None, "requires_safety_checker": False}
-    return _load(StableDiffusionPipeline, folder, pick_device(device), dtype, **unchecked)
+    unused = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    options = unused | {"requires_safety_checker": False, "use_safetensors": True}
+    return _load(StableDiffusionPipeline, folder, device, dtype, **options)
 
 
-def _find(name: str, known: dict[str, tuple[str, ...]]) -> Path:
-    if name in known:
-        return data_path(*known[name])
-    if (Path(name) / "model_index.json").is_file():
-        return Path(name)
+def _find(name, kind, download):
+    """The folder or file that `name` means, checked to be of this kind, downloaded if that is allowed."""
+    name, path = str(name), Path(name)
+    known = ["nano", *KNOWN[kind]]
+    if name == "nano":
+        return data_path(*NANO[kind])
+    if name in KNOWN[kind]:
+        others = [f"'{other}'" for other in known if other != name]
+        return _checked(obtain(name, kind, KNOWN[kind][name], download, ", ".join(others) + ELSE), kind)
+    for other, names in KNOWN.items():
+        if name in names:
+            raise ValueError(f"'{name}' is a {other}; load it with {LOADERS[other]}")
+    if (path / "model_index.json").is_file() or (kind == "DDPMPipeline" and path.is_file()):
+        return _checked(path, kind)
+    if re.search(r"sdxl|stable-diffusion-xl", name, re.IGNORECASE):
+        raise ValueError(f"'{name}': {NO_SDXL}")
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _checked(obtain(name, kind, [HubRepo(name)], download, ", ".join(known) + ELSE), kind)
+    file = ", a guided-diffusion .pt file" if kind == "DDPMPipeline" else ""
     raise ValueError(
-        f"unknown model '{name}'; the known names are {', '.join(known)}, "
-        "or give a local folder that holds a model_index.json"
+        f"unknown model '{name}'; the known names are {', '.join(known)}, or give a local folder that holds "
+        f"a model_index.json{file} or a hub id 'owner/name'"
     )
 
 
+ELSE = ", a local folder or a hub id"
+
+
+def _checked(path, kind):
+    if path.is_dir():
+        check_index(path / "model_index.json", kind, str(path))
+        if missing := missing_files(path, kind):
+            raise ValueError(
+                f"{path} has no {missing[0]}; get the folder again, whole, or save it as safetensors"
+            )
+    return path
+
+
 def _load(kind, folder, device, dtype, **options):
-    stored = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    if stored != kind.__name__:
-        raise ValueError(f"{folder} holds a {stored}; this function loads a {kind.__name__}")
+    from safetensors import SafetensorError
+
     with _quiet():
-        # The precision is set by `to`: from_pretrained's argument for it changed its name in diffusers 0.40.
-        pipe = kind.from_pretrained(folder, local_files_only=True, **options).to(device, dtype)
+        try:
+            # `to` sets the precision: from_pretrained's argument for it changed its name in diffusers 0.40.
+            pipe = kind.from_pretrained(folder, local_files_only=True, **options)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{folder} can't be loaded ({reason}); get the folder again") from error
+        pipe = pipe.to(device, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
