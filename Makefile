@@ -27,9 +27,9 @@ walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_
 	$(BIN)/python -m antipure_lib walk $(ARGS)
 
 # nbval's own kernel choice is this environment's. A process a core, each with one thread, finishes sooner than
-# one process with all of them; tests/conftest.py keeps a notebook's cells in one process.
+# one process with all of them; loadfile keeps a notebook's cells in one process.
 test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --maxprocesses 4 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --maxprocesses 4 \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests $(ARGS)
 
 bench: $(READY) ## measure speed into data/results/speed.md (ARGS=--quick for a look, ARGS=--compile for more)

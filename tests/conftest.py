@@ -1,19 +1,9 @@
-"""Fixtures: a random model small enough to differentiate in a test, and pictures that look like something.
-
-And how tests are spread over processes: the cells of a notebook stay together and in order.
-"""
+"""Fixtures: a random model small enough to differentiate in a test, and pictures that look like something."""
 
 import copy
 
 import pytest
 import torch
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,16 @@ PARAMETERS = {
     },
     "09_benchmark": {"SEED": 1, "IDENTITY": "p02", "LEARNING": 2, "SAMPLES": 2, "STEPS": 2},
     "10_limits": {"SEED": 1, "ETA": 8, "STEPS": 2, "ITERATIONS": 1, "QUALITY": 50, "IDENTITY": "p02"},
+    "11_full_scale": {
+        "SEED": 1,
+        "SIZE": 48,
+        "ETA": 4,
+        "STEPS": 2,
+        "ITERATIONS": 1,
+        "LEARNING": 2,
+        "SAMPLES": 2,
+        "IDENTITY": "p02",
+    },
 }
 
 
