@@ -56,7 +56,8 @@ def test_the_published_step_is_ours(tiny_ddpm, pictures):
     """Another hand's loop: the same terms, noise and steps."""
     x, options = pictures(2, 24, 24), {"eta": 8 / 255, "step_size": 3 / 255}
     step = peers_step(tiny_ddpm, x, t_err=300, **options)
-    for state in antipure_steps(tiny_ddpm, x, steps=4, t_err=300, balance="sum", **options):
+    paper = {"balance": "sum", "weights": (1, 0.5, 0.5), "momentum": 0}
+    for state in antipure_steps(tiny_ddpm, x, steps=4, t_err=300, **paper, **options):
         theirs = step()
         same = (theirs - state.x_adv).abs() < 1e-5
         assert same.float().mean() > 0.99  # the sign of a vanishing gradient is anybody's
