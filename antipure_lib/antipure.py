@@ -73,9 +73,9 @@ def antipure_steps(
 
     The paper's recipe is balance="sum", weights=(1, 0.5, 0.5), momentum=0. In that sum L_ddpm's gradient is
     far larger than the others' and decides nearly every sign; "equal" gives the weights their meaning. The
-    defaults left most after purification on tuning people (data/results/sweep.jsonl). weights=(0, 1, 0) is
-    PFG alone, (0, 0, 1) ETG alone, (1, 0, 0) the pixel DDPM attack. The paper's t ~ U(1, t_p) counts noise
-    levels from 1; indices count from 0.
+    default weights and momentum are those that left most after purification on tuning people
+    (data/results/sweep.jsonl). weights=(0, 1, 0) is PFG alone, (0, 0, 1) ETG alone, (1, 0, 0) the pixel DDPM
+    attack. The paper's t ~ U(1, t_p) counts noise levels from 1; indices count from 0.
 
     x: 3×H×W or N×3×H×W in [0, 1]. Images larger than the model's are attacked on all their tiles at once; an
     image's terms are means over its tiles, and where tiles overlap their gradients add up. States: see
