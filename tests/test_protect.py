@@ -89,7 +89,7 @@ def test_needed_models_are_asked_for_and_others_are_not(models, pictures, name):
         ("pixel-ddpm", (1, 0, 0)),
         ("pfg", (0, 1, 0)),
         ("etg", (0, 0, 1)),
-        ("antipure", (1, 0.5, 0.5)),
+        ("antipure", (0.1, 0.5, 0.5)),
         ("antipure-pfg", (0.1, 0, 0.5)),
         ("antipure-etg", (0.1, 0.5, 0)),
     ],
