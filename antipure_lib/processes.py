@@ -48,6 +48,9 @@ def processes() -> Iterator[Processes]:
     Who finishes early has to wait for the rest before it ends: a launcher ends all its processes when one of
     them ends with an error.
     """
+    # Its functions keep the group that exists when it is first imported (diffusers does) as a default argument.
+    # That group would outlive its end, and its threads would now and then abort the interpreter as it closes.
+    import torch.distributed.nn  # noqa: F401
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
@@ -55,5 +58,7 @@ def processes() -> Iterator[Processes]:
     # By default those who wait would give up on a slower process after half an hour or less.
     state = PartialState(cpu=cpu, timeout=timedelta(days=30))
     device = "cpu" if state.device.type == "cpu" else str(state.device)
-    yield Processes(state.process_index, state.num_processes, state.local_process_index, device)
-    state.destroy_process_group()
+    try:
+        yield Processes(state.process_index, state.num_processes, state.local_process_index, device)
+    finally:
+        state.destroy_process_group()

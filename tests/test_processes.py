@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +17,9 @@ LAUNCH = (
 ).split()
 
 
-def run(*words, launcher=()):
+def run(*words, launcher=(), module=("-m", "antipure_lib")):
     """One command in a Python of its own, without GPUs."""
-    command = [*launcher, "-m", "antipure_lib", *map(str, words)]
+    command = [*launcher, *module, *map(str, words)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=600, env=environment
@@ -54,6 +55,27 @@ def test_two_processes_protect_as_one_does(photos, tiny_folder, tmp_path):
     assert len(files(tmp_path / "two")) == 6
     assert files(tmp_path / "two") == files(tmp_path / "one")
     assert f"{tmp_path / 'two'}: 3 made, 0 kept, 0 failed" in done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed in Linux's /proc")
+@pytest.mark.parametrize("ending", ["", "; raise OSError"])
+def test_no_thread_of_the_group_outlives_it(ending, tmp_path):
+    """One that is still running when the interpreter closes can abort the process after all its work."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from contextlib import suppress\n"
+        "from pathlib import Path\n"
+        "from antipure_lib.processes import processes\n"
+        "def threads(): return {p.joinpath('comm').read_text() for p in Path('/proc/self/task').iterdir()}\n"
+        "with suppress(OSError), processes() as group:\n"
+        "    import diffusers.models.unets\n"
+        "    assert group.total(1) == 2\n"
+        f"    group.wait(); there = threads(){ending}\n"
+        "assert any('gloo' in name for name in there), there\n"
+        "assert not any('gloo' in name for name in threads()), threads()\n"
+    )
+    done = run(script, launcher=LAUNCH, module=())
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_bad_photo_costs_no_process_its_others(photos, tiny_folder, tmp_path):
