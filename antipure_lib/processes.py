@@ -48,8 +48,8 @@ def processes() -> Iterator[Processes]:
     Who finishes early has to wait for the rest before it ends: a launcher ends all its processes when one of
     them ends with an error.
     """
-    # Its functions keep the group that exists when it is first imported (diffusers does) as a default argument.
-    # That group would outlive its end, and its threads would now and then abort the interpreter as it closes.
+    # Its functions keep the group that exists when it is first imported (diffusers does) as default argument.
+    # That group would outlive its end, and its threads would now and then abort a process that has finished.
     import torch.distributed.nn  # noqa: F401
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env

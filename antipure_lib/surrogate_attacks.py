@@ -41,7 +41,7 @@ def fsmg_steps(
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
     prompt: str = PROMPT,
-    surrogate_steps: int = 200,  # of DreamBooth on set A
+    surrogate_steps: int = 300,  # of DreamBooth on set A
     momentum: float = 0.0,
     noise_samples: int = 1,  # draws of (t, ε) averaged in each step
     random_start: bool = False,

@@ -1,56 +1,13 @@
-"""tools/train_sd.py: names in the captions, and the tokenizer that keeps every word of them whole."""
+"""tools/train_sd.py: captions and the tokenizer that keeps every word whole; tools/rare_word.py."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from train_sd import (
-    ANYBODY,
-    NAME_SCALE,
-    WORDS,
-    call_by_name,
-    hear_names,
-    make_tokenizer,
-    name_vectors,
-    shorten,
-)
+from rare_word import SIZE, make_heard, rare_embedding
+from train_sd import WORDS, make_text_encoder, make_tokenizer, shorten
 
+ANYBODY = "a photo of a person"
 CAPTION = ANYBODY + " with short brown hair, smiling, blue background"
-
-
-@given(st.integers(0, 2**31 - 1))
-def test_a_name_changes_the_subject_and_nothing_else(seed):
-    texts = [CAPTION, "", ANYBODY]
-    named = call_by_name(texts, 0.5, torch.Generator().manual_seed(seed))
-    assert named[1] == ""
-    for text, other in zip(texts, named, strict=True):
-        assert other in (text, text.replace("a photo of a person", "a photo of sks person"))
-
-
-def test_the_share_of_named_captions_is_the_share_asked_for():
-    generator = torch.Generator().manual_seed(0)
-    assert call_by_name([CAPTION] * 9, 0.0, generator) == [CAPTION] * 9
-    assert not any(ANYBODY in text for text in call_by_name([CAPTION] * 9, 1.0, generator))
-    count = sum("sks" in text for text in call_by_name([CAPTION] * 4000, 0.5, generator))
-    assert abs(count - 2000) < 4 * 4000**0.5 / 2  # four standard deviations of a binomial
-
-
-def test_every_person_and_the_free_name_have_vectors_of_their_own():
-    vectors = name_vectors(people=5, width=128, seed=0)
-    assert vectors.shape == (6, 128)
-    assert torch.equal(vectors, name_vectors(people=5, width=128, seed=0))
-    assert torch.cdist(vectors, vectors)[~torch.eye(6, dtype=bool)].min() > 0.2
-    norms = vectors.norm(dim=1) / (NAME_SCALE * 128**0.5)
-    assert ((norms - 1).abs() < 0.3).all()
-
-
-def test_the_token_takes_the_vector_of_the_person_shown():
-    words, vectors = torch.nn.Embedding(7, 4), torch.arange(12.0).view(3, 4)
-    ids = torch.tensor([[1, 5, 2], [5, 3, 4], [0, 1, 2]])
-    plain = words(ids)
-    hear_names(words, token=5, vectors=vectors)["people"] = torch.tensor([2, 0, 1])
-    heard = words(ids)
-    assert torch.equal(heard[0, 1], vectors[2]) and torch.equal(heard[1, 0], vectors[0])
-    assert torch.equal(heard[ids != 5], plain[ids != 5])
 
 
 def test_every_word_of_a_caption_is_one_token(tmp_path):
@@ -64,3 +21,32 @@ def test_a_shortened_caption_says_nothing_new(seed):
     short = shorten(CAPTION, torch.Generator().manual_seed(seed))
     assert short == "" or short.startswith(ANYBODY)
     assert set(short.replace(",", "").split()) <= set(CAPTION.replace(",", "").split())
+
+
+def test_the_rare_word_is_a_combination_of_the_others():
+    words = torch.randn((5, 128), generator=torch.Generator().manual_seed(1))
+    found = rare_embedding(words)
+    torch.testing.assert_close(found.norm(), SIZE * words.norm(dim=1).mean())
+    centred = words - words.mean(0)
+    weights = torch.linalg.lstsq(centred.T, found[:, None]).solution
+    torch.testing.assert_close((centred.T @ weights)[:, 0], found)
+    assert torch.equal(found, rare_embedding(words))
+
+
+def test_the_rare_word_alone_is_changed_and_heard(tmp_path):
+    tokenizer = make_tokenizer(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = make_text_encoder(tokenizer).eval()
+    words = encoder.get_input_embeddings().weight
+    before = words.detach().clone()
+    prompts = tokenizer(
+        ["a photo of sks person", ANYBODY], padding="max_length", return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        apart = [(a - b).norm() for a, b in [encoder(prompts)[0]]]
+        make_heard(encoder, tokenizer)
+        apart += [(a - b).norm() for a, b in [encoder(prompts)[0]]]
+    changed = (words != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed == tokenizer("sks", add_special_tokens=False).input_ids
+    assert apart[1] > apart[0]

@@ -16,6 +16,7 @@ import torch
 import train_ddpm
 import train_sd
 from diffusers import DDPMPipeline, StableDiffusionPipeline
+from rare_word import make_heard
 
 
 def averaged(run: Path, name: str, model: torch.nn.Module) -> torch.nn.Module:
@@ -54,10 +55,12 @@ def main(runs: Path, out: Path) -> None:
         vae = train_sd.trained_vae(runs / "vae" if new_vae else out / "sd")
         vae.register_to_config(**json.loads((runs / "sd/scaling.json").read_text()))
         tokenizer = train_sd.make_tokenizer(runs / "sd/tokenizer")
+        text_encoder = averaged(runs / "sd", "text_encoder", train_sd.make_text_encoder(tokenizer))
+        make_heard(text_encoder, tokenizer)
         pipeline = StableDiffusionPipeline(
             vae=vae,
             unet=averaged(runs / "sd", "unet", train_sd.make_unet()),
-            text_encoder=averaged(runs / "sd", "text_encoder", train_sd.make_text_encoder(tokenizer)),
+            text_encoder=text_encoder,
             tokenizer=tokenizer,
             scheduler=train_sd.make_scheduler(),
             safety_checker=None,

@@ -5,6 +5,7 @@
     python tools/measure.py vae         # reconstruction
     python tools/measure.py prompts     # detected faces; do hair and background follow the prompt?
     python tools/measure.py customize   # DreamBooth and LoRA on clean photos against the calibration
+    python tools/measure.py rare_word   # DreamBooth with the word `sks` as trained and as shipped, tuning people
 
 Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and
 the tuning people (seeds from 8500) are neither trained on nor reported.
@@ -14,12 +15,13 @@ import argparse
 import json
 import os
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from measure_prompts import follow_prompts
+from rare_word import NAME, SEED, SIZE, make_heard
+from render_faces import photos_of
 
 from antipure_lib import (
     diffpure,
@@ -32,6 +34,7 @@ from antipure_lib import (
     quantise,
     to_model,
 )
+from antipure_lib.benchmark import CLASS_PROMPT
 from antipure_lib.customize import dreambooth, lora
 from antipure_lib.generate import generate
 from antipure_lib.images import from_model
@@ -68,8 +71,6 @@ def spread(values) -> dict:
 
 def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
     """Detection, separation of identities, and the distance that 1 % of strangers fall under."""
-    from render_faces import photos_of
-
     embeddings, names = [], []
     for seed in range(8000, 8000 + people):
         pictures = torch.from_numpy(photos_of(seed, photos, 64)[0]).permute(0, 3, 1, 2).float() / 255
@@ -182,15 +183,12 @@ def score(judge: Judge, pipe, reference: torch.Tensor, strangers: list[torch.Ten
 
 
 def customize(judge: Judge, people: int = 6) -> None:
-    """DreamBooth, with and without the prior, and LoRA on four clean photos (set B), judged against set C and
-    against other people.
-    """
+    """DreamBooth and LoRA on four clean photos (set B), judged against set C and against other people."""
     pipe = load_stable_diffusion()
     names = identities()[:people]
     embedded = {name: judge.embed(load_faces(name, "C")) for name in identities()}
     rows = []
     methods = {"dreambooth": dreambooth, "lora": lora}
-    methods["dreambooth without prior"] = partial(dreambooth, prior_weight=0)
     for method, run in methods.items():
         for name in names:
             began = time.time()
@@ -225,8 +223,46 @@ def customize(judge: Judge, people: int = 6) -> None:
     )
 
 
+def rare_word(judge: Judge, people: range = range(8500, 8504)) -> None:
+    """DreamBooth on four clean photos of tuning people, with two embeddings of the rare word.
+
+    "untrained" is what training leaves behind. The class prompt of the same model tells whether the two
+    prompts have come apart.
+    """
+    kinds = {"untrained": None, "heard": (SIZE, SEED)}
+    photos = {k: torch.from_numpy(photos_of(k, 12, 64)[0]).permute(0, 3, 1, 2).float() / 255 for k in people}
+    rows = []
+    for name, drawn in kinds.items():
+        pipe = load_stable_diffusion()
+        dtype = pick_dtype(pipe.unet.device)
+        if drawn:
+            make_heard(pipe.text_encoder, pipe.tokenizer, *drawn)
+        else:
+            table = pipe.text_encoder.get_input_embeddings().weight.data
+            untrained = 0.02 * torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
+            table[pipe.tokenizer.convert_tokens_to_ids(f"{NAME}</w>")] = untrained.to(table)
+        for person, x in photos.items():
+            kept = judge.embed(x[8:])
+            trained = dreambooth(pipe, x[4:8], seed=0, dtype=dtype)
+            row = dict(embedding=name, person=person)
+            row["own_photos"] = float(judge.distance(judge.embed(x[4:8]), kept).mean())
+            for key, prompt in (("sks", PROMPT), ("class", CLASS_PROMPT)):
+                found = judge.embed(generate(trained, prompt, n=16, seed=1, dtype=dtype))
+                row |= {key: float(judge.distance(found, kept).nanmean()), f"{key}_fdfr": judge.fdfr(found)}
+            rows.append(row)
+            print(row, flush=True)
+    keys = ("own_photos", "sks", "class")
+    summary = {
+        name: {key: spread([r[key] for r in rows if r["embedding"] == name]) for key in keys}
+        for name in kinds
+    }
+    values = dict(made_by="python tools/measure.py rare_word", summary=summary, rows=rows)
+    write_json(ROOT / "data/results/nano_rare_word.json", values)
+
+
 if __name__ == "__main__":
     parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize)
+    parts |= dict(rare_word=rare_word)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

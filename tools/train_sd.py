@@ -3,11 +3,8 @@
     python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 2000]
 
 The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped one time in ten
-(classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Half of them
-call the person by name, "a photo of sks person": every training person has a random vector of their own for
-that word, and the word `sks` itself keeps one that belongs to nobody. This is meant to teach the model that
-this place tells who it is, as Stable Diffusion has learned from captions with names. Losses are weighted by
-min(SNR, 5)/SNR (Hang et al. 2023).
+(classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are
+weighted by min(SNR, 5)/SNR (Hang et al. 2023).
 """
 
 import argparse
@@ -15,7 +12,6 @@ import copy
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from face_people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
@@ -24,8 +20,6 @@ from training import fit, load_faces, starting_weights
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 32
-ANYBODY, NAMED, NAME = "a photo of a person", "a photo of sks person", "sks"
-NAME_SCALE = 0.04  # of each number in a name's vector; trained words have norms like such a vector's, 0.45
 COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
 picture close up the and , .""".split()
 NAMES = (*HAIR_COLOURS, *LENGTH.values(), *BACKGROUNDS, *LIGHTS)
@@ -145,38 +139,11 @@ def shorten(text: str, generator: torch.Generator) -> str:
     return ", ".join([subject, *(p for p, keep in zip(parts, draw[2:], strict=False) if keep < 0.8)])
 
 
-def name_vectors(people: int, width: int, seed: int) -> torch.Tensor:
-    """A random vector for each training person's name, and a last one for the free name `sks`."""
-    generator = torch.Generator().manual_seed(seed)
-    return NAME_SCALE * torch.randn((people + 1, width), generator=generator)
-
-
-def call_by_name(texts: list[str], share: float, generator: torch.Generator) -> list[str]:
-    """Put the word for a name into a share of the captions."""
-    draw = torch.rand(len(texts), generator=generator).tolist()
-    return [
-        text.replace(ANYBODY, NAMED) if named < share else text
-        for text, named in zip(texts, draw, strict=True)
-    ]
-
-
-def hear_names(words: torch.nn.Embedding, token: int, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
-    """From now on `token` stands for a person's name: its embedding in text i is vectors[shown["people"][i]].
-
-    Returns `shown`; fill it before every call.
-    """
-    shown: dict[str, torch.Tensor] = {}
-    words.register_forward_hook(
-        lambda _, ids, out: torch.where((ids[0] == token)[..., None], vectors[shown["people"]][:, None], out)
-    )
-    return shown
-
-
 def main(
     faces: Path, vae_run: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    images, captions, identities = load_faces(faces)
+    images, captions, _ = load_faces(faces)
     latent_file = run / "latents.pt"
     if not latent_file.exists():
         run.mkdir(parents=True, exist_ok=True)
@@ -191,14 +158,7 @@ def main(
     if start:
         for name, model in models.items():
             model.load_state_dict(starting_weights(start, name))
-    words = text_encoder.get_input_embeddings()
-    _, people = np.unique(identities, return_inverse=True)
-    people = torch.from_numpy(people)
-    vectors = name_vectors(int(people.max()) + 1, words.embedding_dim, seed)
-    sks = tokenizer.convert_tokens_to_ids(f"{NAME}</w>")
-    words.weight.data[sks] = vectors[-1]
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
-    shown = hear_names(words, sks, vectors)
     alpha_bar = make_scheduler().alphas_cumprod
     print(
         f"scaling {scaling:.4f}, UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters",
@@ -209,7 +169,6 @@ def main(
         index = torch.randint(len(mean), (batch,), generator=generator)
         z0 = scaling * (mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator))
         texts = [shorten(captions[k], generator) for k in index.tolist()]
-        texts, shown["people"] = call_by_name(texts, 0.5, generator), people[index]
         tokens = tokenizer(
             texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
