@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+FLOORS = .venv-floors
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test bench lab execute exercises stamp study lint format clean
+.PHONY: help setup walk test floors bench lab execute exercises stamp study lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,13 @@ walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_
 test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --maxprocesses 4 \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests $(ARGS)
+
+# Also a torch with CUDA, some gigabytes: the oldest one is on PyPI in no other build.
+floors: $(READY) ## run the tests with the oldest packages that pyproject.toml allows, in .venv-floors
+	$(PYTHON) -m venv $(FLOORS)
+	$(BIN)/python tools/floors.py > $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -c $(FLOORS)/constraints.txt -e '.[all]'
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --maxprocesses 4 tests $(ARGS)
 
 bench: $(READY) ## measure speed into data/results/speed.md (ARGS=--quick for a look, ARGS=--compile for more)
 	$(BIN)/python tools/bench.py $(ARGS)
@@ -64,6 +72,6 @@ format: $(READY) ## mend what can be mended of the style
 	$(BIN)/python -m ruff check --fix
 	$(BIN)/python -m ruff format
 
-clean: ## remove what was built and the caches, but not .venv
+clean: ## remove what was built and the caches, but no environment
 	rm -rf build dist .hypothesis .pytest_cache .ruff_cache
-	find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf
+	find . -name '.venv*' -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from floors import oldest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -80,6 +81,18 @@ def test_lock_pins_what_pyproject_asks_for():
     assert not {"torchvision", "torchaudio"} & set(names)
     assert {name for name in ALL if name not in versions} == set()
     assert [n for n, floor in ALL.items() if not Requirement(n + floor).specifier.contains(versions[n])] == []
+
+
+def test_the_floors_are_pinned_for_their_test():
+    pins = subprocess.run(
+        [sys.executable, ROOT / "tools/floors.py"], capture_output=True, text=True, check=True
+    )
+    assert dict(line.split("==") for line in pins.stdout.split()) == {
+        Requirement(r).name: str(Requirement(r).specifier).removeprefix(">=") for r in PROJECT["dependencies"]
+    }
+    for bad in ("torch", "torch<3", "torch>=2.6,<3"):
+        with pytest.raises(ValueError):
+            oldest(bad)
 
 
 def imported(path: Path) -> set[str]:

@@ -5,7 +5,7 @@
     python tools/measure.py vae         # reconstruction
     python tools/measure.py prompts     # detected faces; do hair and background follow the prompt?
     python tools/measure.py customize   # DreamBooth and LoRA on clean photos against the calibration
-    python tools/measure.py rare_word   # DreamBooth with the word `sks` as trained and as shipped, tuning people
+    python tools/measure.py rare_word   # DreamBooth of tuning people, the word `sks` untrained and as it is
 
 Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and
 the tuning people (seeds from 8500) are neither trained on nor reported.
