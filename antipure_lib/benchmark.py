@@ -4,7 +4,7 @@ Each stage's pictures are kept in a folder under a hash of everything that made 
 names, options, models), so that cells share what they have in common and a stopped run goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,6 +53,7 @@ class World(NamedTuple):
     steps: int = 100  # of PGD
     samples: int = 16  # generated images a prompt
     learning: int | None = None  # steps of customization; None: each customizer's own
+    options: Mapping[str, Mapping[str, object]] = {}  # protection → its further arguments; others: defaults
 
 
 def plan(
@@ -105,15 +106,20 @@ def run_cell(cell: Cell, world: World) -> dict[str, object]:
 
 
 def protected_photos(cell: Cell, world: World) -> torch.Tensor:
-    """Set B of the cell's person, protected; set A is what surrogates learn from."""
+    """Set B of the cell's person, protected; set A is what surrogates learn from.
+
+    A protection that averages n draws in a step has an n-th of the steps: all take as many model calls.
+    """
     x = load_faces(cell.identity, "B")
     set_a = load_faces(cell.identity, "A")
-    made_from = ("protect", cell.protect, world.eta, world.steps, cell.seed, x, set_a, *_models(world))
+    options = dict(world.options.get(cell.protect, {}))
+    steps = max(1, world.steps // options.get("noise_samples", 1))
+    made_from = ("protect", cell.protect, world.eta, steps, cell.seed, options, x, set_a, *_models(world))
     models = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a)
     return _kept(
         world.cache,
         made_from,
-        lambda: protect(cell.protect, x, eta=world.eta, steps=world.steps, seed=cell.seed, **models),
+        lambda: protect(cell.protect, x, eta=world.eta, steps=steps, seed=cell.seed, **models, **options),
     )[0]
 
 

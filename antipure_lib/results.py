@@ -8,7 +8,8 @@ from pathlib import Path
 from .images import atomic
 
 KEYS = ("protect", "purify", "customize", "identity", "seed")  # what a cell is
-SETTINGS = ("eta", "steps", "cell")  # budget in [0, 1] units, PGD steps, hash of everything that made the row
+# Budget in [0, 1] units; PGD steps of one draw (with n draws a step, an n-th); hash of all that made the row.
+SETTINGS = ("eta", "steps", "cell")
 FIGURES = (
     "ism",  # mean cosine of the generated faces to the mean of set C
     "distance",  # mean dlib distance of the generated faces to set C
