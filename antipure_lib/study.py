@@ -1,7 +1,8 @@
 """What the study of data/results/study.csv consists of, and how much of it a table holds.
 
 Each part is a grid. Everything is judged at one budget and one number of model calls, every protection with
-the best of the settings that a sweep tried on other people. The parts stand in the order of what they tell; a stopped study has finished the first ones.
+the best of the settings that a sweep tried on other people. The parts stand in the order of what they tell; a
+stopped study has finished the first ones.
 """
 
 from collections.abc import Mapping, Sequence

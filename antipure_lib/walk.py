@@ -5,11 +5,13 @@ Papermill and its relatives are imported where they are used: the command line s
 
 import argparse
 import ast
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,12 @@ def walk(
     out_dir: str | os.PathLike = OUT,
     parameters: Mapping[str, Any] | None = None,
     timeout: int = TIMEOUT,
+    at_once: int = 1,
 ) -> Path:
-    """Execute notebooks one after the other, telling how far it is, and return the index page's path.
+    """Execute notebooks, telling how far it is, and return the index page's path.
 
-    Arguments as of run_notebook. Every parameter is checked before the first notebook starts.
+    at_once: how many run side by side, in processes that share the cores; the other arguments as of
+    run_notebook. Every parameter is checked before the first notebook starts.
     Raises NotebookError for the first notebook that fails; finished pages stay, and the index links them.
     """
     paths, out_dir = [Path(notebook) for notebook in notebooks], Path(out_dir)
@@ -42,15 +46,45 @@ def walk(
     for path in paths:
         check_parameters(path, parameters or {})
     start = time.monotonic()
-    for number, path in enumerate(paths, 1):
-        print(f"[{number}/{len(paths)}] {path} ...", flush=True)
-        notebook_start = time.monotonic()
-        executed = run_notebook(path, out_dir, parameters, timeout)
+    if at_once > 1:
+        print(f"{len(paths)} notebooks, {at_once} at once ...", flush=True)
+    for number, (path, executed, seconds) in enumerate(
+        _executed(paths, out_dir, parameters, timeout, at_once), 1
+    ):
         index = write_index(out_dir)
-        took, total = minutes(time.monotonic() - notebook_start), minutes(time.monotonic() - start)
+        took, total = minutes(seconds), minutes(time.monotonic() - start)
         page = executed.with_suffix(".html")
         print(f"[{number}/{len(paths)}] {path} done in {took} ({total} so far): {page}", flush=True)
     return index
+
+
+def _executed(paths, out_dir, parameters, timeout, at_once) -> Iterator[tuple[Path, Path, float]]:
+    """Each notebook, its executed copy and its seconds, as they are finished."""
+    if at_once == 1:
+        for number, path in enumerate(paths, 1):
+            print(f"[{number}/{len(paths)}] {path} ...", flush=True)
+            yield _timed(path, out_dir, parameters, timeout)
+        return
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    # spawn: a forked child of a process with running threads can hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, context, _share_cores, (threads,)) as pool:
+        runs = [pool.submit(_timed, path, out_dir, parameters, timeout) for path in paths]
+        try:
+            for run in as_completed(runs):
+                yield run.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _timed(path, out_dir, parameters, timeout) -> tuple[Path, Path, float]:
+    start = time.monotonic()
+    executed = run_notebook(path, out_dir, parameters, timeout)
+    return path, executed, time.monotonic() - start
+
+
+def _share_cores(threads: str) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", threads)  # for the kernels; the user's own choice stays
 
 
 def run_notebook(
@@ -71,6 +105,7 @@ def run_notebook(
     from nbconvert.filters import strip_ansi
 
     path, out_dir = Path(path), Path(out_dir)
+    alone = multiprocessing.parent_process() is None  # two progress bars would write over each other
     check_parameters(path, parameters or {})
     out_dir.mkdir(parents=True, exist_ok=True)
     if out_dir.samefile(path.parent):
@@ -88,7 +123,7 @@ def run_notebook(
                 cwd=path.parent,
                 execution_timeout=timeout,
                 extra_arguments=["--log-level=ERROR"],  # the kernel's own warnings are none of the reader's
-                progress_bar={"desc": path.stem, "leave": False},
+                progress_bar={"desc": path.stem, "leave": False} if alone else False,
             )
         except papermill.PapermillExecutionError as error:
             reason = f"failed with {error.ename}: {error.evalue}\n" + strip_ansi("\n".join(error.traceback))
@@ -154,6 +189,9 @@ def add_command(subparsers: Any) -> None:
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=of_cell
     )
     add(
+        "--at-once", type=int, metavar="N", help="notebooks side by side, default: two if there are two cores"
+    )
+    add(
         "--timeout", type=int, default=TIMEOUT, metavar="S", help="seconds for one cell, default: %(default)s"
     )
     parser.set_defaults(run=_run)
@@ -163,9 +201,11 @@ def _run(args: argparse.Namespace) -> int:
     notebooks = args.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
     parameters = {name: parse_value(value) for name, value in args.parameters}
     try:
-        if args.timeout < 1:
-            raise NotebookError(f"--timeout must be 1 second or more, got {args.timeout}")
-        index = walk(notebooks, args.out, parameters, args.timeout)
+        for option, value in (("--timeout", args.timeout), ("--at-once", args.at_once)):
+            if value is not None and value < 1:
+                raise NotebookError(f"{option} must be 1 or more, got {value}")
+        at_once = min(args.at_once or min(2, os.cpu_count() or 1), len(notebooks) or 1)
+        index = walk(notebooks, args.out, parameters, args.timeout, at_once)
     except NotebookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

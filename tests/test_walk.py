@@ -43,7 +43,8 @@ def test_walk_executes_in_order_and_links_the_pages(make, tmp_path, monkeypatch,
     make("a", "print('eta', ETA, IDENTITY)")
     (tmp_path / "d.txt").write_text("d")
     monkeypatch.chdir(tmp_path)
-    assert main(["walk", "-p", "ETA", "16/255", "-p", "SEED", "7", "-p", "IDENTITY", "p02"]) == 0
+    words = ["walk", "--at-once", "1", "-p", "ETA", "16/255", "-p", "SEED", "7", "-p", "IDENTITY", "p02"]
+    assert main(words) == 0
 
     out = tmp_path / "build" / "walk"
     assert sorted(file.name for file in out.iterdir()) == [
@@ -71,11 +72,34 @@ def test_walk_executes_in_order_and_links_the_pages(make, tmp_path, monkeypatch,
 
 def test_failing_cell_is_named_and_leaves_nothing_behind(make, tmp_path, capsys):
     good, bad = make("a", "print(1)"), make("b", "x = 1\nprint(x)", "\ny = x / 0\n", "print('never')")
-    assert main(["walk", str(good), str(bad), "--out", str(tmp_path / "out")]) == 1
+    assert main(["walk", str(good), str(bad), "--at-once", "1", "--out", str(tmp_path / "out")]) == 1
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.html", "a.ipynb", "index.html"]
     error = capsys.readouterr().err
     assert f"error: {bad}: code cell 3 (y = x / 0) failed with ZeroDivisionError: division by zero" in error
     assert "\x1b" not in error.partition("error: ")[2]
+
+
+def test_notebooks_side_by_side(make, tmp_path, capsys):
+    """Each waits for the other's file: neither could end if they ran one after the other."""
+    wait = (
+        "import time, pathlib\npathlib.Path('{}').touch()\n"
+        "while not pathlib.Path('{}').exists(): time.sleep(0.1)"
+    )
+    pair = [make("a", wait.format("one", "two"), "print('eta', ETA)"), make("b", wait.format("two", "one"))]
+    index = walk(pair, tmp_path / "out", {"ETA": 0.5}, timeout=120, at_once=2)
+    assert outputs(tmp_path / "out" / "a.ipynb") == "eta 0.5\n"
+    assert index.read_text().index('href="a.html"') < index.read_text().index('href="b.html"')
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(" done in " in line for line in lines[1:])
+
+
+def test_a_failure_side_by_side_is_named_and_ends_the_walk(make, tmp_path):
+    names = [make("a", "x = 1 / 0"), make("b", "print(1)"), *(make(f"c{k}", "print(2)") for k in range(6))]
+    with pytest.raises(
+        NotebookError, match=r"a\.ipynb: code cell 2 \(x = 1 / 0\) failed with ZeroDivisionError"
+    ):
+        walk(names, tmp_path / "out", at_once=2)
+    assert not (tmp_path / "out" / "c5.ipynb").exists()
 
 
 def test_cell_that_takes_too_long_is_named(make, tmp_path):
@@ -138,8 +162,9 @@ def test_no_notebooks_and_bad_timeout_are_plain_errors(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert main(["walk"]) == 1
     assert "no notebook in" in capsys.readouterr().err
-    assert main(["walk", "--timeout", "0"]) == 1
-    assert "--timeout must be 1 second or more, got 0" in capsys.readouterr().err
+    for option in ("--timeout", "--at-once"):
+        assert main(["walk", option, "0"]) == 1
+        assert f"{option} must be 1 or more, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
