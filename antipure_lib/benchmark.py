@@ -4,6 +4,7 @@ Each stage's pictures are kept in a folder under a hash of everything that made 
 names, options, models), so that cells share what they have in common and a stopped run goes on where it was.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,22 +13,24 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from .customize import dreambooth, lora
+from .customize import dreambooth, dreambooth_steps, lora, lora_steps
 from .data import load_faces
 from .devices import pick_dtype
-from .digests import digest, weights_digest
+from .digests import defaults, digest, weights_digest
 from .generate import generate
 from .images import atomic
 from .judge import Judge
-from .protect import protect
+from .protect import PROTECTIONS, needs, protect
 from .purifiers import DIFFUSION, parse_purifier, purify
 from .purify import gridpure_steps
 from .set_judges import brisque, frechet
+from .surrogate_attacks import aspl_steps
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 CUSTOMIZERS = {"dreambooth": dreambooth, "lora": lora}
+CUSTOMIZER_STEPS = {"dreambooth": dreambooth_steps, "lora": lora_steps}  # with their defaults
 PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
 CLASS_PROMPT = "a photo of a person"
 
@@ -96,13 +99,20 @@ def run_cell(cell: Cell, world: World) -> dict[str, object]:
         same_person=judge.same_person(faces, clean),
         fdfr=judge.fdfr(faces),
         frechet=frechet(generated, real),
-        brisque=float(brisque(generated).mean()),
+        brisque=float(brisque(generated).nanmean()),  # it has no value for a picture of one colour
         psnr_learned=float(judge.psnr(x, learned).mean()) if not learned.equal(x) else None,
         survival=_survival(x, protected, learned, cell, world) if changed else None,
     )
     for name in ("lpips", "flip", "ssim", "psnr"):
         figures[name] = float(getattr(judge, name)(x, protected).mean()) if changed else None
-    return dict(cell._asdict(), eta=world.eta, steps=world.steps, cell=key[:16], **figures)
+    made_with = dict(eta=world.eta, steps=world.steps, setup=setup(cell, world), cell=key[:16])
+    return dict(cell._asdict(), **made_with, **figures)
+
+
+def setup(cell: Cell, world: World) -> str:
+    """Two hashes, "common-own": of what all rows of a table share, and of the protection's options."""
+    common = digest(world.samples, world.learning, *_models(world), *_machine(world))
+    return f"{common[:8]}-{digest(dict(world.options.get(cell.protect, {})))[:8]}"
 
 
 def protected_photos(cell: Cell, world: World) -> torch.Tensor:
@@ -114,7 +124,11 @@ def protected_photos(cell: Cell, world: World) -> torch.Tensor:
     set_a = load_faces(cell.identity, "A")
     options = dict(world.options.get(cell.protect, {}))
     steps = max(1, world.steps // options.get("noise_samples", 1))
-    made_from = ("protect", cell.protect, world.eta, steps, cell.seed, options, x, set_a, *_models(world))
+    functions = [PROTECTIONS[cell.protect]]
+    if "set_a" in needs(cell.protect):
+        functions += [aspl_steps, dreambooth_steps]  # by which surrogates learn
+    made_from = ("protect", cell.protect, world.eta, steps, cell.seed, options, defaults(*functions))
+    made_from += (x, set_a, *_models(world), *_machine(world))
     models = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a)
     return _kept(
         world.cache,
@@ -127,20 +141,18 @@ def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Ten
     """Photos after the cell's purifier; the noise is the same for all photos that share a seed."""
     kind, numbers = parse_purifier(cell.purify)
     if kind == "gridpure":
-        return _gridpured(photos, numbers, cell.seed, world)
-    made_from = ("purify", cell.purify, photos)
+        return _gridpured(photos, numbers, _seed(cell, "purify"), world)
+    made_from, seed = ("purify", cell.purify, photos), _seed(cell, "purify")
     if kind in DIFFUSION:
-        made_from += (cell.seed, _models(world)[0])
-    return _kept(
-        world.cache, made_from, lambda: purify(cell.purify, photos, ddpm=world.ddpm, seed=cell.seed)
-    )[0]
+        made_from += (seed, _models(world)[0], *_machine(world))
+    return _kept(world.cache, made_from, lambda: purify(cell.purify, photos, ddpm=world.ddpm, seed=seed))[0]
 
 
 def _gridpured(photos: torch.Tensor, numbers: dict[str, int], seed: int, world: World) -> torch.Tensor:
     """GrIDPure's picture; those of every tenth iteration on the way are kept for other cells."""
 
     def kept(iterations: int, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        made_from = ("purify", "gridpure", iterations, photos, seed, _models(world)[0])
+        made_from = ("purify", "gridpure", iterations, photos, seed, _models(world)[0], *_machine(world))
         return _kept(world.cache, made_from, make)[0]
 
     def make() -> torch.Tensor:
@@ -162,26 +174,29 @@ def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[to
         options["prior_images"] = _prior(cell, world)
 
     def make() -> torch.Tensor:
-        trained = CUSTOMIZERS[cell.customize](world.pipe, photos, seed=cell.seed, dtype=dtype, **options)
-        common = dict(n=world.samples, seed=cell.seed, dtype=dtype)
-        return torch.cat([generate(trained, prompt, **common) for prompt in PROMPTS])
+        learn = CUSTOMIZERS[cell.customize]
+        trained = learn(world.pipe, photos, seed=_seed(cell, "learn"), dtype=dtype, **options)
+        common = dict(n=world.samples, dtype=dtype)
+        return torch.cat(
+            [generate(trained, prompt, seed=_seed(cell, prompt), **common) for prompt in PROMPTS]
+        )
 
-    made_from = (
-        "customize",
-        cell.customize,
-        cell.seed,
-        world.samples,
-        str(dtype),
-        photos,
-        options,
-        _models(world)[1],
-    )
-    return _kept(world.cache, made_from, make)
+    made_from = ("customize", cell.customize, cell.seed, world.samples, str(dtype), photos, options)
+    made_from += (PROMPTS, defaults(CUSTOMIZER_STEPS[cell.customize], generate))
+    return _kept(world.cache, (*made_from, _models(world)[1], *_machine(world)), make)
 
 
 def _prior(cell: Cell, world: World) -> torch.Tensor:
-    made_from = ("prior", cell.seed, _models(world)[1])
-    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=16, seed=cell.seed))[0]
+    seed = _seed(cell, "prior")
+    made_from = ("prior", CLASS_PROMPT, seed, defaults(generate), _models(world)[1], *_machine(world))
+    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=16, seed=seed))[0]
+
+
+def _seed(cell: Cell, role: str) -> int:
+    """A seed for one of the cell's stages: no stage shares noise with another, nor the protector with the
+    abuser. The protection has the cell's own.
+    """
+    return int(digest(cell.seed, role)[:8], 16)
 
 
 def _survival(x, protected, learned, cell, world) -> float:
@@ -199,14 +214,29 @@ def _kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> t
     path = folder / f"{made_from[0]}-{key[:32]}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+        pixels = _stored(path)
+        if pixels is None:
             pixels = (make() * 255).round().to("cpu", torch.uint8).numpy()
             with atomic(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, images=pixels)
-    with np.load(path) as stored:
-        return torch.from_numpy(stored["images"]).float() / 255, key
+    return torch.from_numpy(pixels).float() / 255, key
+
+
+def _stored(path: Path) -> np.ndarray | None:
+    """What a file of the cache holds; None where there is none or a broken one."""
+    try:
+        with np.load(path) as stored:
+            return stored["images"]
+    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def _models(world: World) -> tuple[str, str]:
     parts = ("vae", "unet", "text_encoder")
     return weights_digest(world.ddpm, ("unet",)), weights_digest(world.pipe, parts)
+
+
+def _machine(world: World) -> tuple[str, int]:
+    """Device and number of threads: the last bits depend on them, and training enlarges last bits."""
+    device = world.pipe.unet.device
+    return device.type, torch.get_num_threads() if device.type == "cpu" else 0

@@ -58,7 +58,7 @@ def _command(args: argparse.Namespace) -> int:
             _check_names(args, group.count)
             cells = plan(args.protect, args.purify, args.customize, args.identities, args.seeds)
             done = finished_rows(args.out)
-            missing = [cell for cell in cells if tuple(cell) not in done]
+            missing = [cell for cell in dict.fromkeys(cells) if tuple(cell) not in done]
             models["device"] = group.device
             if args.estimate != "no" and missing and group.main:
                 print(_report(missing, models, args.workers * group.count), flush=True)

@@ -29,18 +29,20 @@ def benchmark(
     group: the processes of `accelerate launch` (see `processes`), each of which runs and yields its share;
     they need `out` and the cache in common.
     At the end the table is put into the plan's order, so that it doesn't depend on who finished first. Raises
-    ValueError where `out` holds rows with another budget or number of steps.
+    ValueError where `out` holds rows with another budget, number of steps, models or options.
     """
+    cells = list(dict.fromkeys(cells))
     done = finished_rows(out)
     for row in done.values():
         _check_settings(out, row, models)
     missing = [cell for cell in cells if tuple(cell) not in done]
     group.wait()  # all have read the same table before anyone writes
-    if done and group.main:
+    if Path(out).exists() and group.main:
         write_rows(out, done.values())  # without a line that a crash cut off
     group.wait()
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     for row in _finished(group.share(missing), models, workers):
+        _check_setup(out, row, done.values())
         with FileLock(_lock(out)):
             append_row(out, row)
         yield row
@@ -81,7 +83,8 @@ def _finished(cells, models, workers) -> Iterator[dict[str, object]]:
 
 def _start(models, workers) -> None:
     global _world
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // workers))
     _world = make_world(**models)
 
 
@@ -92,6 +95,17 @@ def _run(cell) -> dict[str, object]:
 def _lock(out) -> Path:
     """Held while a row is appended: two processes' lines mustn't mix."""
     return Path(out).with_name(f".{Path(out).name}.lock")
+
+
+def _check_setup(out, row, others) -> None:
+    """All rows have the models and samples of one run, and those of one protection its options."""
+    common = row["setup"].partition("-")[0]
+    for other in others:
+        same = other["protect"] == row["protect"]
+        if other["setup"].partition("-")[0] != common or (same and other["setup"] != row["setup"]):
+            raise ValueError(
+                f"{out} holds rows of other models, options or threads than these; name another with --out"
+            )
 
 
 def _check_settings(out, row, models) -> None:

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
-from functools import cache
+from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+
+_known: WeakKeyDictionary[Any, dict[tuple, tuple[tuple, str]]] = WeakKeyDictionary()
 
 
 def digest(*parts: object) -> str:
@@ -24,7 +28,24 @@ def digest(*parts: object) -> str:
     return found.hexdigest()
 
 
-@cache
 def weights_digest(pipe: Any, names: tuple[str, ...]) -> str:
-    """SHA-256 of the weights of a pipeline's parts, in the precision that they are in; remembered."""
-    return digest(*(value for name in names for value in getattr(pipe, name).state_dict().values()))
+    """SHA-256 of the weights of a pipeline's parts, in the precision that they are in.
+
+    Remembered until a weight is replaced or changed in place (through `.data` is not noticed).
+    """
+    weights = [value for name in names for value in getattr(pipe, name).state_dict(keep_vars=True).values()]
+    version = tuple((value.data_ptr(), value._version) for value in weights)
+    known = _known.setdefault(pipe, {})
+    if known.get(names, (None,))[0] != version:
+        known[names] = version, digest(*weights)
+    return known[names][1]
+
+
+def defaults(*functions: Callable) -> dict[str, str]:
+    """The functions' default values: where one changes, so does what is made without naming it."""
+    return {
+        f"{number} {parameter.name}": repr(parameter.default)
+        for number, function in enumerate(functions)
+        for parameter in signature(function).parameters.values()
+        if parameter.default is not Parameter.empty
+    }

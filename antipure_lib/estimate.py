@@ -8,8 +8,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from .benchmark import CUSTOMIZERS, PROMPTS, Cell, World
-from .customize import dreambooth_steps, lora_steps
+from .benchmark import CUSTOMIZER_STEPS, CUSTOMIZERS, PROMPTS, Cell, World
 from .data import load_faces
 from .devices import pick_dtype
 from .freqpure import freqpure
@@ -17,7 +16,7 @@ from .generate import generate
 from .protect import protect
 from .purifiers import parse_purifier, purify
 from .purify import diffpure, gridpure
-from .surrogate_attacks import fsmg_steps
+from .surrogate_attacks import aspl_steps, fsmg_steps
 
 # The argument by which a purifier's cost grows, and the function whose default it has.
 PURIFIER_STEPS = {
@@ -25,7 +24,6 @@ PURIFIER_STEPS = {
     "gridpure": (gridpure, "iterations"),
     "freqpure": (freqpure, "rounds"),
 }
-CUSTOMIZER_STEPS = {"dreambooth": dreambooth_steps, "lora": lora_steps}
 
 
 class Estimate(NamedTuple):
@@ -70,11 +68,14 @@ def _count(cells: Sequence[Cell]) -> dict[str, int]:
 
 
 def _protection(name: str, x: torch.Tensor, set_a: torch.Tensor, world: World) -> float:
-    given = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a, eta=world.eta)
+    given = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a, eta=world.eta) | world.options.get(name, {})
+    steps = max(1, world.steps // given.get("noise_samples", 1))
     if name != "fsmg":
-        return _grown(lambda n: protect(name, x, steps=n, **given), world.steps)
+        # A surrogate that goes on learning does so once in a round of steps.
+        more = _default(aspl_steps, "round_steps") if name in ("aspl", "simac") else 1
+        return _grown(lambda n: protect(name, x, steps=n, **given), steps, more)
     # Its surrogate is trained once, before the first step of the attack.
-    attack = _grown(lambda n: protect(name, x, steps=n, surrogate_steps=1, **given), world.steps)
+    attack = _grown(lambda n: protect(name, x, steps=n, surrogate_steps=1, **given), steps)
     surrogate_steps = _default(fsmg_steps, "surrogate_steps")
     training = _grown(lambda n: protect(name, x, steps=1, surrogate_steps=n, **given), surrogate_steps)
     return attack + training
@@ -103,10 +104,10 @@ def _default(function: Callable, argument: str) -> int:
     return signature(function).parameters[argument].default
 
 
-def _grown(run: Callable[[int], object], amount: int) -> float:
-    """Seconds of run(amount), from run(1) and run(2): a fixed part and one that grows."""
-    one, two = _seconds(lambda: run(1)), _seconds(lambda: run(2))
-    return one + max(0.0, two - one) * (amount - 1)
+def _grown(run: Callable[[int], object], amount: int, more: int = 1) -> float:
+    """Seconds of run(amount), from run(1) and run(1 + more): a fixed part and one that grows."""
+    one, later = _seconds(lambda: run(1)), _seconds(lambda: run(1 + more))
+    return one + max(0.0, later - one) / more * (amount - 1)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -139,6 +139,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # the name must not be on the disk before the content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -36,20 +36,21 @@ def randn(
             row.normal_(generator=own)
     else:
         noise.normal_(generator=generator)
-    return noise.to(device, non_blocking=True)
+    return _moved(noise, device)
 
 
 def randint(
     low: int, high: int, shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Uniform integers in [low, high), drawn on the CPU and then moved."""
-    return (
-        _empty(shape, torch.long, device)
-        .random_(low, high, generator=generator)
-        .to(device, non_blocking=True)
-    )
+    return _moved(_empty(shape, torch.long, device).random_(low, high, generator=generator), device)
 
 
 def _empty(shape, dtype, device):
     # From pinned memory the copy to a GPU doesn't make the host wait for the work queued there.
     return torch.empty(shape, dtype=dtype, pin_memory=torch.device(device).type == "cuda")
+
+
+def _moved(drawn, device):
+    # Other memory may be used anew before a copy that nobody waits for has read it (PyTorch issue 139550).
+    return drawn.to(device, non_blocking=drawn.is_pinned())

@@ -8,8 +8,9 @@ from pathlib import Path
 from .images import atomic
 
 KEYS = ("protect", "purify", "customize", "identity", "seed")  # what a cell is
-# Budget in [0, 1] units; PGD steps of one draw (with n draws a step, an n-th); hash of all that made the row.
-SETTINGS = ("eta", "steps", "cell")
+# Budget in [0, 1] units; PGD steps of one draw (with n draws a step, an n-th); hashes of what all rows of a
+# table share (models, samples, threads) and of the protection's options; a hash of all that made this row.
+SETTINGS = ("eta", "steps", "setup", "cell")
 FIGURES = (
     "ism",  # mean cosine of the generated faces to the mean of set C
     "distance",  # mean dlib distance of the generated faces to set C

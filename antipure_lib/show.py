@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def show_curves(
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
+    for (name, values), colour in zip(curves.items(), cycle(COLOURS), strict=False):
         values = np.asarray(values, float)
         axis.plot(np.arange(1, len(values) + 1) if x is None else x, values, label=name, color=colour, lw=1.8)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)

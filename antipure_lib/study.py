@@ -18,6 +18,8 @@ from .results import KEYS
 AVERAGED = dict(momentum=0.9, noise_samples=4, step_size=4 / 255)
 TUNED = {
     "advdm": AVERAGED | dict(step_size=2 / 255),
+    "photoguard": dict(momentum=0.9),
+    "aspl": AVERAGED | dict(step_size=2 / 255),
     "mist": AVERAGED | dict(weight=3.0),
     "pixel-ddpm": AVERAGED,
     "pfg": dict(patch=4, momentum=0.0),

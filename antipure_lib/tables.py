@@ -20,6 +20,7 @@ WANTED = {
     "flip": -1,
     "ssim": 1,
     "psnr": 1,
+    "psnr_learned": -1,
     "survival": 1,
 }
 
@@ -37,16 +38,17 @@ def select(rows: Rows, **where: object) -> list[Mapping[str, object]]:
 def comparable(rows: Rows) -> list[Mapping[str, object]]:
     """The rows of those pairs of person and seed that every method has, so that means compare like with like.
 
-    A method is a protection, purifier and customizer. One that fewer than two people have is left out where
-    others have more: the first person of an unfinished study would cost all others.
+    A method is a protection, purifier and customizer. One that fewer than two people have, or fewer than half
+    as many as have the best covered one, is left out where others have more: the first people of an
+    unfinished method would cost the others most of theirs.
     """
     units: dict[tuple, set[tuple]] = {}
     for row in rows:
         method = (row["protect"], row["purify"], row["customize"])
         units.setdefault(method, set()).add((row["identity"], row["seed"]))
-    several = {
-        method: own for method, own in units.items() if len({person for person, _ in own}) > 1
-    } or units
+    people = {method: len({person for person, _ in own}) for method, own in units.items()}
+    least = max(2, max(people.values(), default=0) / 2)
+    several = {method: own for method, own in units.items() if people[method] >= least} or units
     shared = set.intersection(*several.values()) if several else set()
     return [
         row

@@ -6,6 +6,14 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True)
+def threads_stay():
+    """Another number of threads means other last bits for every test that follows in this process."""
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before
+
+
 @pytest.fixture(scope="session")
 def make_ddpm():
     """make_ddpm(out_channels, **scheduler): a DDPMPipeline with random weights, 16 px, 1000 linear steps."""

@@ -1,16 +1,21 @@
 """The runner: a killed run goes on and gives the same table; equal inputs share their pictures."""
 
+import copy
+import os
 import subprocess
 import sys
 import time
+from functools import wraps
 
 import pytest
 import torch
 
+from antipure_lib import benchmark as benchmark_stages
 from antipure_lib.__main__ import main
-from antipure_lib.benchmark import Cell, World, digest, plan, purified_photos, run_cell
+from antipure_lib.benchmark import Cell, World, plan, purified_photos, run_cell
 from antipure_lib.benchmark_run import benchmark, make_world
 from antipure_lib.data import load_faces
+from antipure_lib.digests import defaults, digest, weights_digest
 from antipure_lib.estimate import estimate
 from antipure_lib.purify import gridpure
 from antipure_lib.results import COLUMNS, FIGURES, append_row, read_rows
@@ -18,6 +23,16 @@ from antipure_lib.results import COLUMNS, FIGURES, append_row, read_rows
 SMALL = dict(eta=16 / 255, steps=2, samples=2, learning=2)
 GRID = "--protect none random --purify none jpeg75 --customize lora --identities p01".split()
 SETTINGS = "--steps 2 --samples 2 --learning 2 --estimate no".split()
+
+
+@pytest.fixture
+def half_the_threads():
+    """Torch as each of two workers has it."""
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(max(1, cores // 2))
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +72,15 @@ def test_a_killed_run_resumes_to_the_table_of_an_unkilled_one(tmp_path):
     assert broken.read_text().count("\n") < 5
     with broken.open("a") as file:
         file.write("random,none,lo")  # a row that was cut off
-    subprocess.run(command(broken, tmp_path / "b"), check=True, capture_output=True)
+    assert main(command(broken, tmp_path / "b")[3:]) == 0  # here, where other tests have run before
     assert broken.read_bytes() == whole.read_bytes()
 
 
-def test_two_workers_give_the_same_table(tmp_path, world):
+def test_two_workers_give_the_same_table(tmp_path, half_the_threads):
     cells = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
-    models = dict(ddpm="nano", pipe="nano", cache=tmp_path / "cache", **SMALL)
+    models = dict(ddpm="nano", pipe="nano", **SMALL)
     for workers in (1, 2):
+        models["cache"] = tmp_path / f"cache{workers}"
         assert len(list(benchmark(cells, tmp_path / f"{workers}.csv", models, workers))) == 2
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
 
@@ -75,10 +91,12 @@ def test_a_cell_has_every_column_and_its_pictures_are_made_once(world, monkeypat
     assert set(row) == set(COLUMNS)
     assert all(row[name] == row[name] for name in FIGURES if name not in ("ism", "distance"))
 
-    def not_again(*_, **__):
-        raise AssertionError("made again")
-
     for name in ("protect", "purify", "generate"):
+
+        @wraps(getattr(benchmark_stages, name))
+        def not_again(*_, **__):
+            raise AssertionError("made again")
+
         monkeypatch.setattr(f"antipure_lib.benchmark.{name}", not_again)
     assert digest(*map(str, run_cell(cell, world).values())) == digest(*map(str, row.values()))
 
@@ -98,6 +116,7 @@ def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures,
     monkeypatch.setattr("antipure_lib.benchmark._models", lambda _: ("ddpm", "pipe"))
     x = pictures(n=2)
     cell = Cell("none", "gridpure2x10", "lora", "p01", 3)
+    seed = int(digest(3, "purify")[:8], 16)
     long = purified_photos(cell, x, world)
     monkeypatch.setattr("antipure_lib.benchmark.gridpure_steps", lambda *_, **__: iter(()))  # not again
     same, plain, short = (
@@ -105,9 +124,9 @@ def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures,
         for name in ("gridpure20", "gridpure", "gridpure10")
     )
     assert torch.equal(long, same) and torch.equal(long, plain) and not torch.equal(short, long)
-    assert torch.equal(long, gridpure(tiny_ddpm, x, rounds=2, iterations=10, seed=3))
-    assert torch.equal(plain, gridpure(tiny_ddpm, x, seed=3))
-    assert torch.equal(short, gridpure(tiny_ddpm, x, iterations=10, seed=3))
+    assert torch.equal(long, gridpure(tiny_ddpm, x, rounds=2, iterations=10, seed=seed))
+    assert torch.equal(plain, gridpure(tiny_ddpm, x, seed=seed))
+    assert torch.equal(short, gridpure(tiny_ddpm, x, iterations=10, seed=seed))
 
 
 def test_digest_tells_apart_what_differs():
@@ -164,6 +183,64 @@ def test_another_budget_wants_another_file(tmp_path):
     models = dict(ddpm="nano", pipe="nano", cache=tmp_path, **SMALL)
     with pytest.raises(ValueError, match="eta=0.0313725, not 0.0627451"):
         list(benchmark([], tmp_path / "t.csv", models))
+
+
+def test_other_models_or_options_want_another_file(tmp_path, world):
+    cell = Cell("random", "jpeg75", "lora", "p02", 0)
+    models = dict(ddpm="nano", pipe="nano", cache=world.cache, **SMALL)
+    (row,) = benchmark([cell, cell], tmp_path / "t.csv", models)
+    for other, more in (
+        (cell._replace(identity="p03"), {"options": {"random": {"step_size": 0.1}}}),
+        (cell._replace(protect="none"), {"samples": 3}),
+    ):
+        with pytest.raises(ValueError, match="other models, options or threads"):
+            list(benchmark([other], tmp_path / "t.csv", models | more))
+    (kept,) = read_rows(tmp_path / "t.csv")
+    assert kept["cell"] == row["cell"] and kept["setup"] == row["setup"]
+
+
+@pytest.mark.parametrize("cut", ["protect,puri", ",".join(COLUMNS) + "\nrandom,none,lo"])
+def test_a_crash_in_the_first_row_leaves_a_table_to_go_on_with(cut, tmp_path, world):
+    (tmp_path / "t.csv").write_text(cut)
+    models = dict(ddpm="nano", pipe="nano", cache=world.cache, **SMALL)
+    list(benchmark([Cell("random", "jpeg75", "lora", "p02", 0)], tmp_path / "t.csv", models))
+    assert len(read_rows(tmp_path / "t.csv")) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", None])
+def test_broken_pictures_are_made_again(content, tmp_path, world):
+    cell, x = Cell("none", "jpeg50", "lora", "p03", 0), load_faces("p03", "B")
+    fresh = world._replace(cache=tmp_path)
+    whole = purified_photos(cell, x, fresh)
+    (file,) = tmp_path.glob("purify-*.npz")
+    file.write_bytes(file.read_bytes()[:-40] if content is None else content)
+    assert torch.equal(purified_photos(cell, x, fresh), whole)
+
+
+def test_no_stage_shares_its_noise_with_another(world, monkeypatch):
+    """Above all the protector's surrogate and the abuser's model, and the two prompts' images."""
+    seeds = []
+
+    def noted(function):
+        return wraps(function)(lambda *a, seed, **k: seeds.append(seed) or function(*a, seed=seed, **k))
+
+    for name in ("protect", "generate", "purify"):
+        monkeypatch.setattr(f"antipure_lib.benchmark.{name}", noted(getattr(benchmark_stages, name)))
+    monkeypatch.setitem(benchmark_stages.CUSTOMIZERS, "dreambooth", noted(benchmark_stages.dreambooth))
+    run_cell(Cell("random", "diffpure1", "dreambooth", "p04", 5), world)
+    # protect, purify (x + δ and x: the same noise), prior, learn, two prompts
+    assert len(seeds) == 7 and len(set(seeds)) == 6
+
+
+def test_a_digest_follows_the_weights_and_defaults_follow_the_function(tiny_ddpm):
+    ddpm = copy.copy(tiny_ddpm)
+    ddpm.unet = copy.deepcopy(tiny_ddpm.unet)
+    before = weights_digest(ddpm, ("unet",))
+    assert before == weights_digest(tiny_ddpm, ("unet",)) == weights_digest(ddpm, ("unet",))
+    with torch.no_grad():
+        ddpm.unet.conv_in.weight.add_(1)
+    assert weights_digest(ddpm, ("unet",)) != before
+    assert defaults(lambda x, a=1, *, b=2: 0) == {"0 a": "1", "0 b": "2"}
 
 
 def test_rows_survive_the_file_and_strange_files_are_refused(tmp_path):

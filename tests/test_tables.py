@@ -81,6 +81,23 @@ def test_the_first_person_of_a_method_costs_the_others_nothing(rows):
     assert comparable(alone) == alone
 
 
+@pytest.mark.parametrize("few, kept", [(3, 8), (4, 4)])
+def test_a_method_counts_once_half_as_many_people_have_it(rows, few, kept):
+    some = [row for row in rows if row["protect"] != "antipure" or row["identity"] in PEOPLE[:few]]
+    found = comparable(some)
+    assert {row["identity"] for row in found} == set(PEOPLE[:kept])
+    assert {row["protect"] for row in found} == (set(EFFECT) if kept == few else {"none", "random"})
+
+
+def test_one_person_is_too_few_where_others_have_two(rows):
+    some = [
+        row
+        for row in select(rows, identity=PEOPLE[:2])
+        if row["identity"] == "p01" or row["protect"] == "none"
+    ]
+    assert {row["protect"] for row in comparable(some)} == {"none"}
+
+
 def test_comparison_is_holms_of_the_paired_tests(rows):
     own = select(rows, purify="gridpure10")
     figure = {name: by_person(select(own, protect=name), "ism") for name in EFFECT}

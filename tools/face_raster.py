@@ -3,6 +3,10 @@
 import numba
 import numpy as np
 
+# Its OpenMP layer would set torch's number of threads too, and with it the last bits of what torch computes
+# afterwards in the same process (numba issue 9387).
+numba.config.THREADING_LAYER = "workqueue"
+
 
 @numba.njit(cache=True)
 def rasterise(x, y, z, triangles, width, height):
