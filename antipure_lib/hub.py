@@ -166,6 +166,9 @@ def _problem(error):
     """What a failed download means; raises again what isn't one."""
     from huggingface_hub import errors
 
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    if "client has been closed" in said:  # what the hub's client before 2.0 makes of a second attempt
+        return OFFLINE
     meanings = {  # a class before those that it descends from
         errors.GatedRepoError: "is gated: accept its conditions on its page and log in with `hf auth login`",
         errors.RepositoryNotFoundError: "is gone from the hub, or private",
@@ -173,9 +176,7 @@ def _problem(error):
         errors.RemoteEntryNotFoundError: "has no model_index.json, so it isn't a diffusers folder",
         urllib.error.HTTPError: f"answered {error}",
         (urllib.error.URLError, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError): OFFLINE,
-        (OSError, RuntimeError): (str(error).splitlines() or [type(error).__name__])[
-            0
-        ],  # a wrong hash, a full disk
+        (OSError, RuntimeError): said,  # a wrong hash, a full disk
         errors.HTTPError: OFFLINE,  # the transport's own; the hub's answers are OSErrors
     }
     for kind, meaning in meanings.items():

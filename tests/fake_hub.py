@@ -48,7 +48,9 @@ def fake_hub(repos):
                     ]
                 else:
                     siblings = [{"rfilename": name} for name in names]
-                    answer = {"id": repo, "sha": commit_of(repo), "siblings": siblings}
+                    asked_for = parts[3] if len(parts) > 3 else "main"  # owner/name/revision/…
+                    commit = asked_for if len(asked_for) == 40 else commit_of(repo)
+                    answer = {"id": repo, "sha": commit, "siblings": siblings}
                 return self.send(200, None, json.dumps(answer).encode(), body)
             revision, file = parts[3], served / "/".join(parts[4:])  # owner/name/resolve/revision/path
             commit = revision if len(revision) == 40 else commit_of(repo)

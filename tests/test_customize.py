@@ -399,7 +399,7 @@ def test_eight_bit_adam_is_bitsandbytes(pipe, monkeypatch):
     class AdamW8bit(torch.optim.AdamW):
         def __init__(self, *arguments):
             made.append(arguments)
-            super().__init__(*arguments)
+            super().__init__(*arguments, fused=True)
 
     plain = weights(dreambooth(pipe, photos(), **FEW))
     monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
