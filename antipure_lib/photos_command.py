@@ -105,6 +105,7 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
 
     from .checkpoints import load_ddpm, load_stable_diffusion
     from .diffusion import sample_size
+    from .digests import defaults
     from .images import quantise_within
     from .photos import at_least, kept_by_jpeg, save_photo
     from .protect import PROTECTIONS, needs, protect_steps
@@ -133,6 +134,7 @@ def _protection(args: argparse.Namespace, device: str, silent: bool | None) -> t
     chosen = dict(eta=eta, steps=args.steps, seed=args.seed)
     fitting = {"batch": "auto"} if "ddpm" in needed else {}  # no setting: it moves last bits alone
     settings |= chosen | dict(method=args.method, keep_metadata=args.keep_metadata, jpeg=args.jpeg)
+    settings["defaults"] = defaults(PROTECTIONS[args.method])  # another version's photo is made again
 
     def attack(x):
         states = protect_steps(args.method, x, **models, **chosen, **fitting)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tiny import tiny_stable_diffusion
 from antipure_lib.__main__ import main
 from antipure_lib.images import atomic, load_image, save_image
 from antipure_lib.photo_run import plan_jobs
-from antipure_lib.protect import protect
+from antipure_lib.protect import PROTECTIONS, protect
 from antipure_lib.purifiers import purify
 
 
@@ -58,6 +59,14 @@ def test_purifying_equals_the_library(run, pictures, make_ddpm):
         status, _, err = run("purify", "me.png", "--purifier", name, "--seed", 3, out=name)
         assert (status, err) == (0, [])
         assert torch.equal(load_image(f"{name}/me.png"), purify(name, x, ddpm=make_ddpm(), seed=3))
+
+
+def test_another_versions_photo_is_made_again(run, pictures, monkeypatch):
+    save_image(pictures(1)[0], "a.png")
+    run("protect", "a.png", "--steps", 2)
+    monkeypatch.setitem(PROTECTIONS, "antipure", partial(PROTECTIONS["antipure"], patch=4))
+    _, out, _ = run("protect", "a.png", "--steps", 2)
+    assert out[0].endswith("made again: other settings (defaults)")
 
 
 def test_what_is_finished_is_kept_and_what_changed_is_made_again(run, pictures):
