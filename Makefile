@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 FLOORS = .venv-floors
+VAE_2 = --vgg runs/vgg16.safetensors --lr 6e-4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test floors bench lab execute exercises stamp study lint format clean
+.PHONY: help setup walk test floors bench lab execute exercises stamp study models lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +63,18 @@ stamp: $(READY) ## write every notebook's Colab badge and bootstrap cell, after 
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/study.py $(ARGS)
+
+# Each step goes on where it stopped and is quick once it is done. VGG16's features serve as a loss alone.
+models: $(READY) ## train the small models anew, in hours on two cores: into runs/, at the end into data/models
+	$(BIN)/python tools/render_faces.py train runs/faces
+	test -e runs/vgg16.safetensors || $(BIN)/python tools/get_lpips.py --vgg runs/vgg16.safetensors
+	$(BIN)/python tools/train_ddpm.py runs/faces data/photos runs/ddpm
+	$(BIN)/python tools/train_vae.py runs/faces runs/vae_1
+	$(BIN)/python tools/train_vae.py runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
+	$(BIN)/python tools/train_vae.py runs/faces runs/vae --start runs/vae_2 $(VAE_2) --steps 2400
+	$(BIN)/python tools/train_sd.py runs/faces runs/vae_2 runs/sd_1
+	$(BIN)/python tools/train_sd.py runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
+	$(BIN)/python tools/export_models.py runs data/models
 
 lint: $(READY) ## check style and notebooks
 	$(BIN)/python -m ruff check
