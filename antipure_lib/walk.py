@@ -217,9 +217,8 @@ def _last_cell(executed: Path) -> str:
     """Name the cell that papermill started last, by its number and its first line of code."""
     import nbformat
 
-    if not executed.exists():
-        return "before its first cell it"
-    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    found = nbformat.read(executed, as_version=4).cells if executed.exists() else []
+    cells = [cell for cell in found if cell.cell_type == "code"]
     started = [n for n, cell in enumerate(cells, 1) if cell.metadata.get("papermill", {}).get("start_time")]
     if not started:
         return "before its first cell it"
