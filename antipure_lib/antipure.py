@@ -3,7 +3,7 @@
 (Yang et al., ICCV 2025, arXiv 2509.13922.)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +54,7 @@ def antipure_steps(
     x: torch.Tensor,
     eta: float = 16 / 255,  # budget, [0, 1] units
     steps: int = 100,
-    step_size: float = 1 / 255,  # [0, 1] units
+    step_size: float | Sequence[float] = 1 / 255,  # [0, 1] units; one for all steps, or one each
     seed: int = 0,
     weights: tuple[float, float, float] = (0.1, 0.5, 0.5),  # of L_ddpm, PFG (λ1), ETG (λ2); 0 drops a term
     patch: int = 8,  # s of PFG

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ def pgd(
     x: torch.Tensor,  # the clean images, [0, 1]
     eta: float = 16 / 255,  # budget: ‖x_adv − x‖∞ ≤ η, [0, 1] units
     steps: int = 100,
-    step_size: float = 1 / 255,  # [0, 1] units
+    step_size: float | Sequence[float] = 1 / 255,  # [0, 1] units; one for all steps, or one each
     seed: int = 0,
     start: torch.Tensor | None = None,  # where to begin, projected into the ball; default x
     random_start: bool = False,  # add uniform noise in ±η to the beginning
@@ -45,17 +46,18 @@ def pgd(
     """Maximise `loss` over x_adv: x_adv ← Π( x_adv + step_size·sign(direction) ), yielding every step.
 
     loss(x_adv, generator): x_adv N×3×H×W in [0, 1] with a gradient; all its randomness from `generator`,
-    which lives
-        on the CPU (see `noise.randn`). Returns (N,), or a dict name → (N,) of terms.
-    balance="sum": direction = ∇ Σ w·term, one backward pass. "equal": direction = Σ w·∇term/mean|∇term|, per
-    image,
-        one backward pass a term: without it a term whose gradient is 20 times larger decides every sign.
-    momentum: direction ← momentum·direction + gradient/mean|gradient|, per image. (MI-FGSM, arXiv
-    1710.06081.)
+        which lives on the CPU (see `noise.randn`). Returns (N,), or a dict name → (N,) of terms.
+    step_size: see `halving` for sizes that shrink.
+    balance: "sum": direction = ∇ Σ w·term, one backward pass. "equal": direction = Σ w·∇term/mean|∇term|,
+        per image, one backward pass a term: without it a term whose gradient is 20 times larger decides
+        every sign.
+    momentum: direction ← momentum·direction + gradient/mean|gradient|, per image (MI-FGSM, arXiv
+        1710.06081).
 
     Same seed, same device: same bits. The host never waits for the device inside the loop.
-    Raises ValueError for bad images, eta outside (0, 1], steps < 1, step_size ≤ 0, momentum outside [0, 1),
-    an unknown balance; at the first step for weights of terms that the loss doesn't have.
+    Raises ValueError for bad images, eta outside (0, 1], steps < 1, a step_size ≤ 0 or as many as there
+    aren't steps, momentum outside [0, 1), an unknown balance; at the first step for weights of terms that
+    the loss doesn't have.
 
     >>> for state in pgd(loss, x, eta=8 / 255, steps=40):
     ...     bar.set_postfix(loss=state.losses["loss"].mean().item())
@@ -65,9 +67,13 @@ def pgd(
         raise ValueError(f"eta must be in (0, 1], got {eta}; budgets are in [0, 1] units, for example 16/255")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if not step_size > 0:
+    sizes = repeat(step_size, steps) if isinstance(step_size, int | float) else tuple(step_size)
+    if isinstance(sizes, tuple) and len(sizes) != steps:
+        raise ValueError(f"step_size must be one number, or one for each of {steps} steps; got {len(sizes)}")
+    smallest = min(sizes) if isinstance(sizes, tuple) else step_size
+    if not smallest > 0:
         raise ValueError(
-            f"step_size must be positive, got {step_size}; it is in [0, 1] units, for example 1/255"
+            f"step_size must be positive, got {smallest}; it is in [0, 1] units, for example 1/255"
         )
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
@@ -78,21 +84,35 @@ def pgd(
         raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(x_adv.shape)}")
     batch = batch or MicroBatch(1)
     ascend = (balance, weights, models)
-    return _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, ascend, batch)
+    return _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch)
 
 
-def _pgd(loss, x, x_adv, eta, steps, step_size, seed, random_start, momentum, ascend, batch):
+def halving(eta: float, steps: int) -> list[float]:
+    """Step sizes for `pgd` that begin at 2η and are halved at APGD's checkpoints, [0, 1] units.
+
+    (Croce & Hein 2020, arXiv 2003.01690, section 3.1.) APGD halves only where the loss has stopped to grow;
+    here it always does, since a loss with new noise in each step can't tell.
+    """
+    checkpoints, percent, gap = [], 22, 22
+    while percent < 100:
+        checkpoints.append(-(-percent * steps // 100))  # rounded up
+        gap = max(gap - 3, 6)
+        percent += gap
+    return [2 * eta / 2 ** sum(step >= w for w in checkpoints) for step in range(steps)]
+
+
+def _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch):
     generator = torch.Generator().manual_seed(seed)
     low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
     if random_start:
         x_adv = x_adv + eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1)
     x_adv = x_adv.clamp(low, high)
     direction = torch.zeros_like(x)
-    for step in range(1, steps + 1):
+    for step, size in enumerate(sizes, 1):
         attempt = partial(_ascend, loss, x_adv, generator, *ascend)
         losses, gradient, grad_sizes = batch.retry(attempt, [generator], gradients=True)
         direction = momentum * direction + gradient / _size(gradient)
-        x_adv = (x_adv + step_size * direction.sign()).clamp(low, high)
+        x_adv = (x_adv + size * direction.sign()).clamp(low, high)
         yield PGDState(step, x_adv, losses, grad_sizes)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from antipure_lib.antipure import antipure_steps
 from antipure_lib.images import load_image, quantise_within, save_image
 from antipure_lib.micro_batch import MicroBatch
-from antipure_lib.pgd import pgd
+from antipure_lib.pgd import halving, pgd
 
 
 def pattern(shape=(2, 3, 6, 6), seed=0):
@@ -32,6 +32,23 @@ def test_a_linear_loss_has_a_closed_form(eta, step_size, steps, start):
     expected = (x + min(eta, steps * step_size) * c.sign()).clamp(0, 1)
     torch.testing.assert_close(state.x_adv, expected, rtol=0, atol=2e-6)
     assert state.step == steps
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes=st.lists(st.floats(0.001, 0.2), min_size=1, max_size=6))
+def test_steps_of_their_own_sizes_add_up(sizes):
+    x, c = torch.full((2, 3, 6, 6), 0.5), pattern(seed=1)
+    states = list(pgd(linear(c), x, 1.0, len(sizes), sizes))
+    for n, state in enumerate(states, 1):
+        torch.testing.assert_close(state.x_adv, (x + sum(sizes[:n]) * c.sign()).clamp(0, 1))
+
+
+def test_halving_follows_the_checkpoints_of_apgd():
+    # Croce & Hein's checkpoints for 100 iterations, as their formula gives them.
+    checkpoints = [22, 41, 57, 70, 80, 87, 93, 99]
+    expected = [0.5 / 2 ** sum(w <= step for w in checkpoints) for step in range(100)]
+    assert halving(0.25, 100) == pytest.approx(expected)
+    assert halving(0.25, 1) == [0.5]
 
 
 @settings(deadline=None, max_examples=30)
@@ -216,6 +233,11 @@ BAD = [
     ({"eta": 16}, "eta must be in.*units"),
     ({"steps": 0}, "steps must be at least 1"),
     ({"step_size": 0}, "step_size must be positive"),
+    ({"step_size": [0.1, 0.1, 0], "steps": 3}, "step_size must be positive"),
+    (
+        {"step_size": [0.1, 0.1], "steps": 3},
+        "step_size must be one number, or one for each of 3 steps; got 2",
+    ),
     ({"momentum": 1}, "momentum"),
     ({"balance": "fair"}, "balance must be 'sum' or 'equal'"),
     ({"start": torch.zeros(1, 3, 5, 5)}, "start must have x's shape"),

@@ -53,15 +53,21 @@ def rules(name: str) -> list[dict]:
 
 def measure(name: str, options: dict, world: dict, eta: float, steps: int) -> dict:
     """Figures of one setting, means over the tuning photos."""
-    x, judge, pipe = world["x"], world["judge"], world["pipe"]
+    x = world["x"]
     began = time.time()
-    models = dict(ddpm=world["ddpm"], pipe=pipe)
+    models = dict(ddpm=world["ddpm"], pipe=world["pipe"])
     own = zip(x.split(PHOTOS), world["set_a"], strict=True)
     steps = steps // options.get("noise_samples", 1)
     protected = torch.cat(
         [protect(name, b, set_a=a, eta=eta, steps=steps, seed=0, **models, **options) for b, a in own]
     )
     seconds = time.time() - began
+    return effect(protected, world) | dict(seconds=seconds)
+
+
+def effect(protected: torch.Tensor, world: dict) -> dict:
+    """What is seen of the tuning photos' perturbation before and after purification."""
+    x, judge, pipe = world["x"], world["judge"], world["pipe"]
     purified = gridpure(world["ddpm"], protected, iterations=ITERATIONS)
     faces, clean = judge.embed(purified), judge.embed(world["purified"])
     z, z_clean = latents(pipe, purified, 8)[0], latents(pipe, world["purified"], 8)[0]
@@ -76,7 +82,6 @@ def measure(name: str, options: dict, world: dict, eta: float, steps: int) -> di
         psnr_after=float(judge.psnr(world["purified"], purified).mean()),
         survival=float((left / delta).mean()),
         identity_after=float((faces - clean).norm(dim=1).nanmean()),
-        seconds=seconds,
     )
 
 

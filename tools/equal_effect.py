@@ -1,0 +1,87 @@
+"""How soon other step rules reach what the paper's recipe leaves after purification.
+
+    python tools/equal_effect.py run      # data/results/equal_effect.jsonl, resumable; half an hour of a core
+    python tools/equal_effect.py table    # the soonest first
+
+The recipe is 100 sign steps of 1/255 on the plain sum. The others weight the terms as the library does and
+differ in their steps: signs, momentum, four draws of noise averaged, sizes that are halved. Every run is
+stopped after several numbers of steps, and purified there. A run reaches the recipe where a latent model sees
+as much of the perturbation after purification, and as much of it is left in pixels. Seconds are those of the
+ascent alone and belong to one run on one machine; the tuning people are the sweep's.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweep import OUT as SWEEP
+from sweep import append, effect, make_world, read
+
+from antipure_lib import antipure_steps, halving, quantise_within
+
+OUT = SWEEP.with_name("equal_effect.jsonl")
+ETA = 16 / 255
+RECIPE = dict(balance="sum", weights=(1, 0.5, 0.5), momentum=0.0)
+AVERAGED = dict(noise_samples=4)
+RUNS = {
+    "the paper's recipe": (RECIPE, 1, (25, 50, 100)),
+    "signs": (dict(momentum=0.0), 1, (5, 10, 20, 40)),
+    "signs, 4/255": (dict(momentum=0.0), 4, (3, 5, 10, 20)),
+    "momentum": (dict(momentum=0.9), 1, (5, 10, 20, 40)),
+    "momentum, 4/255": (dict(momentum=0.9), 4, (3, 5, 10, 20)),
+    "momentum, averaged": (dict(momentum=0.9) | AVERAGED, 4, (2, 3, 5, 10)),
+    **{f"halving, {n} steps": (dict(momentum=0.0), None, (n,)) for n in (5, 10, 20)},
+    **{f"halving with momentum, {n} steps": (dict(momentum=0.75), None, (n,)) for n in (5, 10, 20)},
+}
+
+
+def stops(options: dict, size: int | None, counts: tuple[int, ...], world: dict) -> Iterator[tuple]:
+    """(steps, seconds of ascent, protected photos) of one run at each of its counts."""
+    sizes = halving(ETA, counts[-1]) if size is None else size / 255
+    states = antipure_steps(world["ddpm"], world["x"], ETA, counts[-1], sizes, **options)
+    spent, began = 0.0, time.perf_counter()
+    for state in states:
+        spent += time.perf_counter() - began
+        if state.step in counts:
+            yield state.step, spent, quantise_within(state.x_adv, world["x"], ETA)
+        began = time.perf_counter()
+
+
+def run(out: Path) -> None:
+    """Measure the runs that `out` doesn't hold yet, a line a stop."""
+    done = {row["run"] for row in read(out) if row["steps"] == RUNS[row["run"]][2][-1]}
+    world = make_world()
+    for name in [name for name in RUNS if name not in done]:
+        for steps, seconds, protected in stops(*RUNS[name], world):
+            row = dict(run=name, steps=steps, seconds=seconds) | effect(protected, world)
+            append(out, row)
+            print(json.dumps(row), flush=True)
+
+
+def table(path: Path) -> None:
+    """Every stop, those that reach the recipe first, by their time."""
+    rows = list({(row["run"], row["steps"]): row for row in read(path)}.values())
+    recipe = next(row for row in rows if row["run"] == "the paper's recipe" and row["steps"] == 100)
+
+    def reached(row: dict) -> bool:
+        return row["latent_after"] >= recipe["latent_after"] and row["psnr_after"] <= recipe["psnr_after"]
+
+    print(f"{'reached':8}{'seconds':>8}{'of it':>7}{'steps':>6}{'latents':>9}{'PSNR':>7}  run")
+    for row in sorted(rows, key=lambda row: (not reached(row), row["seconds"])):
+        share = row["seconds"] / recipe["seconds"]
+        print(
+            f"{'yes' if reached(row) else 'no':8}{row['seconds']:8.1f}{share:7.2f}{row['steps']:6}"
+            f"{row['latent_after']:9.3f}{row['psnr_after']:7.2f}  {row['run']}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    given = parser.parse_args()
+    run(given.out) if given.what == "run" else table(given.out)
