@@ -21,6 +21,7 @@ TUNED = {
     "photoguard": dict(momentum=0.9),
     "aspl": AVERAGED | dict(step_size=2 / 255),
     "mist": AVERAGED | dict(weight=3.0),
+    "simac": dict(momentum=0.9, interference=10.0),
     "pixel-ddpm": AVERAGED,
     "pfg": dict(patch=4, momentum=0.0),
     "etg": AVERAGED | dict(t_err=900),

@@ -1,5 +1,10 @@
 """The study's parts, and how far a table has come; what the paper reports has the benchmark's shape."""
 
+import json
+from inspect import signature
+
+from sweep import OUT
+
 from antipure_lib import paper, study
 from antipure_lib.data import identities
 from antipure_lib.protect import PROTECTIONS
@@ -24,6 +29,20 @@ def test_cells_are_named_as_the_library_names_things_and_come_once():
     for name in {c.purify for c in cells}:
         parse_purifier(name)
     assert cells[: len(study.cells_of("main", PEOPLE))] == study.cells_of("main", PEOPLE)
+
+
+def test_every_protection_has_the_best_setting_that_the_sweep_found():
+    rows = [json.loads(line) for line in OUT.read_text().splitlines()]
+    swept = {row["protection"] for row in rows}
+    assert swept >= set(study.TUNED) - {"antipure-pfg", "antipure-etg"}  # they have AntiPure's
+    for name in swept:
+        defaults = {key: p.default for key, p in signature(PROTECTIONS[name]).parameters.items()}
+        settings = [row for row in rows if row["protection"] == name]
+        if name == "pixel-ddpm":  # as AntiPure without guidance: with AntiPure's few noise steps
+            settings = [row for row in settings if "t_max" not in row["options"]]
+        best = max(settings, key=lambda row: row["latent_after"])["options"]
+        best = {key: tuple(value) if isinstance(value, list) else value for key, value in best.items()}
+        assert defaults | best == defaults | study.TUNED.get(name, {}), name
 
 
 def test_coverage_counts_cells_and_whole_people():
