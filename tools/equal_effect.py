@@ -6,8 +6,8 @@
 The recipe is 100 sign steps of 1/255 on the plain sum. The others weight the terms as the library does and
 differ in their steps: signs, momentum, four draws of noise averaged, sizes that are halved. Every run is
 looked at after several numbers of steps, and purified there. It has reached another one where a latent model
-sees as much of its perturbation after purification, and as much is left in pixels. Seconds are the processor's
-for the ascent alone, of one run on one machine. The tuning people are the sweep's.
+sees as much of its perturbation after purification, and as much is left in pixels. Seconds are the
+processor's for the ascent alone, of one run on one machine. The tuning people are the sweep's.
 """
 
 import argparse
