@@ -75,7 +75,10 @@ def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.T
 def check_eight_bit(eta: float) -> None:
     """Raises ValueError for a budget below 1/255, one level of an 8-bit file."""
     if eta * LEVELS < 1 - 1e-6:
-        raise ValueError(f"eta={eta:.3g} is less than 1/255: an 8-bit file can't hold so small a change")
+        raise ValueError(
+            f"eta={eta:.3g} is less than 1/255, and an 8-bit file can't hold so small a change: give at "
+            "least 1/255, for example 8/255, or eight_bit=False where the function has it"
+        )
 
 
 def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = None) -> torch.Tensor:

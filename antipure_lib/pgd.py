@@ -65,12 +65,15 @@ def pgd(
     x = check_image(x).detach()
     if not 0 < eta <= 1:
         raise ValueError(f"eta must be in (0, 1], got {eta}; budgets are in [0, 1] units, for example 16/255")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    sizes = repeat(step_size, steps) if isinstance(step_size, int | float) else tuple(step_size)
-    if isinstance(sizes, tuple) and len(sizes) != steps:
-        raise ValueError(f"step_size must be one number, or one for each of {steps} steps; got {len(sizes)}")
-    smallest = min(sizes) if isinstance(sizes, tuple) else step_size
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"steps must be at least 1 and whole, got {steps}")
+    each = torch.as_tensor(step_size, dtype=torch.float64)
+    if each.ndim and each.shape != (steps,):
+        raise ValueError(
+            f"step_size must be one number, or one for each of {steps} steps; got {each.tolist()}"
+        )
+    sizes = each.tolist() if each.ndim else repeat(each.item(), int(steps))
+    smallest = each.min().item()
     if not smallest > 0:
         raise ValueError(
             f"step_size must be positive, got {smallest}; it is in [0, 1] units, for example 1/255"

@@ -1,6 +1,7 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,6 +40,8 @@ def test_a_linear_loss_has_a_closed_form(eta, step_size, steps, start):
 def test_steps_of_their_own_sizes_add_up(sizes):
     x, c = torch.full((2, 3, 6, 6), 0.5), pattern(seed=1)
     states = list(pgd(linear(c), x, 1.0, len(sizes), sizes))
+    for kind in (np.asarray, torch.tensor):
+        assert torch.equal(states[-1].x_adv, last(pgd(linear(c), x, 1.0, len(sizes), kind(sizes))).x_adv)
     for n, state in enumerate(states, 1):
         torch.testing.assert_close(state.x_adv, (x + sum(sizes[:n]) * c.sign()).clamp(0, 1))
 
@@ -232,11 +235,12 @@ BAD = [
     ({"eta": -0.1}, "eta must be in"),
     ({"eta": 16}, "eta must be in.*units"),
     ({"steps": 0}, "steps must be at least 1"),
+    ({"steps": 1.5}, "steps must be at least 1 and whole, got 1.5"),
     ({"step_size": 0}, "step_size must be positive"),
     ({"step_size": [0.1, 0.1, 0], "steps": 3}, "step_size must be positive"),
     (
         {"step_size": [0.1, 0.1], "steps": 3},
-        "step_size must be one number, or one for each of 3 steps; got 2",
+        "step_size must be one number, or one for each of 3 steps; got .*0.1, 0.1.",
     ),
     ({"momentum": 1}, "momentum"),
     ({"balance": "fair"}, "balance must be 'sum' or 'equal'"),

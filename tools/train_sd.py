@@ -19,6 +19,9 @@ from train_vae import make_vae
 from training import fit, load_faces, starting_weights
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from antipure_lib.digests import digest
+from antipure_lib.images import atomic
+
 MAX_TOKENS = 32
 COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
 picture close up the and , .""".split()
@@ -144,10 +147,12 @@ def main(
 ) -> None:
     torch.manual_seed(seed)
     images, captions, _ = load_faces(faces)
-    latent_file = run / "latents.pt"
+    vae = trained_vae(vae_run)
+    latent_file = run / f"latents-{digest(vae.state_dict())[:16]}.pt"  # another autoencoder has others
     if not latent_file.exists():
         run.mkdir(parents=True, exist_ok=True)
-        torch.save(encode(trained_vae(vae_run), images), latent_file)
+        with atomic(latent_file) as part:
+            torch.save(encode(vae, images), part)
     mean, std = torch.load(latent_file, weights_only=True)
     scaling = 1 / mean.flatten().std().item()
     (run / "scaling.json").write_text(json.dumps({"scaling_factor": scaling}))
