@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .show import COLOURS
-from .tables import WANTED, Rows, interval_of, select
+from .tables import WANTED, Rows, interval_of, protection_name, purifier_name, select
 
 MARKERS = "osD^vPX*<>hdp"
 NAMES = {
@@ -57,7 +57,7 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
         axis.set(xlabel=label(figure), ylim=(len(names) - 0.5, -0.5))
         axis.locator_params(axis="x", nbins=4)
         _tidy(axis)
-    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_yticks(range(len(names)), map(protection_name, names))
     return chart
 
 
@@ -79,8 +79,9 @@ def show_iterations(
         middle = np.array([i.mean for i in found])
         bars = np.abs(np.array([[i.low, i.high] for i in found]).T - middle)
         place = np.arange(len(purifiers)) + 0.06 * (k - (len(protections) - 1) / 2)
-        axis.errorbar(place, middle, bars, label=name, capsize=3, lw=1.5, ms=5, **style(protections, name))
-    axis.set_xticks(range(len(purifiers)), purifiers)
+        look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5}
+        axis.errorbar(place, middle, bars, **look, **style(protections, name))
+    axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
     axis.set(xlabel="purified with", ylabel=label(figure))
     _tidy(axis)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -104,7 +105,14 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
             continue
         bars = [[[i.mean - i.low], [i.high - i.mean]] for i in (a, b)]
         axis.errorbar(
-            a.mean, b.mean, bars[1], bars[0], label=name, ls="", lw=1, capsize=2, **style(names, name)
+            a.mean,
+            b.mean,
+            *reversed(bars),
+            label=protection_name(name),
+            ls="",
+            lw=1,
+            capsize=2,
+            **style(names, name),
         )
     axis.set(xlabel=label(x), ylabel=label(y))
     _tidy(axis)
@@ -134,8 +142,8 @@ def show_grid(rows: Rows, figure: str = "ism"):
         text = "–" if np.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
         dark = image.norm(wanted * value) > 0.6
         axis.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    axis.set_xticks(range(len(purifiers)), purifiers, fontsize=8)
-    axis.set_yticks(range(len(protections)), protections)
+    axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers), fontsize=8)
+    axis.set_yticks(range(len(protections)), map(protection_name, protections))
     axis.set_title(label(figure) + ", mean over people", fontsize=10)
     return chart
 

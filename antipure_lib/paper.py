@@ -6,6 +6,8 @@ iterations. Its ISM comes from another face recogniser than ours, and its FID fr
 directions and ranks can be compared.
 """
 
+from math import nan
+
 _FIGURES = ("fid", "ism", "brisque")
 _AFTER_CHAIN = {
     ("CelebA-HQ", "dreambooth", "advdm"): (77.51, 0.6561, 31.33),
@@ -19,9 +21,10 @@ _AFTER_CHAIN = {
     ("VGGFace2", "lora", "aspl"): (117.89, 0.5723, 58.56),
     ("VGGFace2", "lora", "antipure"): (127.67, 0.5428, 69.97),
 }
-_ISM_BY_ITERATIONS = {
-    "aspl": (0.6020, 0.6352, 0.6473, 0.6391),
-    "antipure": (0.6362, 0.6271, 0.6075, 0.5994),
+_BY_ITERATIONS = {  # after 10, 20, 30 and 40; nan where no figure is known
+    "ism": {"aspl": (0.6020, 0.6352, 0.6473, 0.6391), "antipure": (0.6362, 0.6271, 0.6075, 0.5994)},
+    "fid": {"aspl": (124.62, nan, nan, 77.30), "antipure": (54.45, nan, nan, 78.21)},
+    "brisque": {"aspl": (32.74, nan, nan, 30.34), "antipure": (40.27, nan, nan, 47.54)},
 }
 ITERATIONS = ("gridpure10", "gridpure20", "gridpure30", "gridpure2x20")  # 10, 20, 30, 40
 
@@ -33,8 +36,9 @@ MAIN = [
 """Rows of its main tables; "aspl" is Anti-DreamBooth. `data` says on which photos."""
 
 BY_ITERATIONS = [
-    {"protect": protect, "purify": purify, "identity": "mean of 50", "ism": ism}
-    for protect, isms in _ISM_BY_ITERATIONS.items()
-    for purify, ism in zip(ITERATIONS, isms, strict=True)
+    {"protect": protect, "purify": purify, "identity": "mean of 50"}
+    | {figure: of[protect][place] for figure, of in _BY_ITERATIONS.items()}
+    for protect in _BY_ITERATIONS["ism"]
+    for place, purify in enumerate(ITERATIONS)
 ]
-"""Rows of its ISM after 10, 20, 30 and 40 iterations of purification."""
+"""Rows of its figures after 10, 20, 30 and 40 iterations of purification."""

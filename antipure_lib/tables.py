@@ -8,6 +8,9 @@ from .intervals import Interval, bootstrap_interval, holm, paired_test
 
 Rows = Sequence[Mapping[str, object]]
 
+# How tables and figures write the absence of a protection and of a purifier; in results both are "none".
+CLEAN, POSTED = "clean photos", "as posted"
+
 # What a protector wants of a figure: +1 large, −1 small.
 WANTED = {
     "ism": -1,
@@ -99,13 +102,23 @@ def result_table(
     lines = []
     for name in _in_order(row["protect"] for row in rows):
         own = select(rows, protect=name)
-        line = {"protection": name, "people": str(len(by_person(own, tested)))}
+        line = {"protection": protection_name(name), "people": str(len(by_person(own, tested)))}
         for figure in figures:
             arrow = "↑" if WANTED[figure] > 0 else "↓"
             line[f"{figure} {arrow}"] = write_interval(interval_of(own, figure))
         line[f"p ({tested}, against {ours})"] = "" if name not in p or np.isnan(p[name]) else f"{p[name]:.3f}"
         lines.append(line)
     return lines
+
+
+def protection_name(name: str) -> str:
+    """How a protection is shown: "none" means that photos were learned as they are."""
+    return CLEAN if name == "none" else name
+
+
+def purifier_name(name: str) -> str:
+    """How a purifier is shown: "none" means that photos were learned as they were posted."""
+    return POSTED if name == "none" else name
 
 
 def write_interval(interval: Interval) -> str:

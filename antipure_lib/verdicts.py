@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .intervals import Interval, bootstrap_interval, holm, paired_test
-from .tables import WANTED, Rows
+from .tables import POSTED, WANTED, Rows, protection_name
 
 CHAIN = "gridpure2x20"  # the paper's purification, 40 iterations
 RIVALS = ("advdm", "mist", "aspl", "simac")
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 def better(ours: str, other: str, purify: str = CHAIN, figure: str = "ism") -> Contrast:
     """The contrast "the protector does better with `ours` than with `other`, after this purifier"."""
-    text = f"{ours} beats {other} {_where(purify)}: {figure}"
+    text = f"{protection_name(ours)} beats {protection_name(other)} {_where(purify)}: {figure}"
     return Contrast(text, figure, ((1, ours, purify), (-1, other, purify)))
 
 
@@ -154,7 +154,7 @@ def missing_cells(rows: Rows, claim: Sequence[Contrast]) -> list[str]:
         people.setdefault((row["protect"], row["purify"]), set()).add(row["identity"])
     needed = dict.fromkeys((protect, purify) for c in claim for _, protect, purify in c.cells)
     return [
-        f"{protect} {_where(purify)}"
+        f"{protection_name(protect)} {_where(purify)}"
         for protect, purify in needed
         if len(people.get((protect, purify), ())) < 2
     ]
@@ -179,4 +179,4 @@ def finding_lines(found: Mapping[str, Sequence[Finding]]) -> list[dict[str, obje
 
 
 def _where(purify: str) -> str:
-    return "unpurified" if purify == "none" else f"after {purify}"
+    return POSTED if purify == "none" else f"after {purify}"

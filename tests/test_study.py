@@ -3,6 +3,7 @@
 import json
 from inspect import signature
 
+import numpy as np
 from sweep import OUT
 
 from antipure_lib import paper, study
@@ -67,4 +68,7 @@ def test_the_papers_rows_are_read_by_the_tables():
         for p in paper.ITERATIONS
     ]
     assert curve == sorted(curve, reverse=True)
+    first, *middle, last = select(paper.BY_ITERATIONS, protect="aspl")
+    assert (first["fid"], last["brisque"]) == (124.62, 30.34)
+    assert np.isnan([row["fid"] for row in middle]).all()
     assert {row["protect"] for row in paper.MAIN + paper.BY_ITERATIONS} <= set(PROTECTIONS)

@@ -79,7 +79,7 @@ def test_what_is_missing_is_named_and_not_judged():
     claim = v.claims()["stronger with more purification"]
     assert v.missing_cells(rows, claim) == [
         "antipure after gridpure10",
-        "none after gridpure10",
+        "clean photos after gridpure10",
         "aspl after gridpure2x20",
         "aspl after gridpure10",
     ]
