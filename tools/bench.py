@@ -1,8 +1,7 @@
 """Measure speed: against the work that cannot be avoided, and against loops as they are published.
 
     python tools/bench.py            # everything, into data/results/speed.md and speed.json
-    python tools/bench.py --quick    # few repetitions and no 256 px model, into build/
-    python tools/bench.py --compile  # torch.compile too, whose warm-up takes minutes
+    python tools/bench.py --quick    # few repetitions, no 256 px model and no torch.compile, into build/
 
 Two things that are compared run in one process by turns, A B A B …; what is reported is the median of the
 ratios of neighbours, with the lowest and the highest: other load on the machine meets both alike.
@@ -41,6 +40,8 @@ from antipure_lib import (
     randn,
     sample_size,
 )
+from antipure_lib.customize import latents, text_embeddings
+from antipure_lib.generate import autocast
 from antipure_lib.tiles import tile_count
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def unavoidable(s: Setting) -> Iterator[Row]:
         states = antipure_steps(s.ddpm, s.x, steps=ENDLESS, balance=balance, t_err=T_ERR)
         what = f'AntiPure step, balance="{balance}"'
         yield s.row("bare", what, partial(next, states), bare_step(s.ddpm, n, balance), at_most=1.1)
+    what = 'what balance="equal" costs: its step over the passes of a plain sum'
+    yield s.row("bare", what, partial(next, states), bare_step(s.ddpm, n, "sum"))
     states = gridpure_steps(s.ddpm, s.x, t=s.t, iterations=ENDLESS)
     what = f"GrIDPure iteration, t={s.t}"
     yield s.row("bare", what, partial(next, states), bare_forwards(s.ddpm, n, s.t), at_most=1.1)
@@ -144,7 +147,7 @@ def published(s: Setting) -> Iterator[Row]:
 
 def means(s: Setting) -> Iterator[Row]:
     """Each of the means by itself: without it, over with it."""
-    n, g, device = tiles(s), sample_size(s.ddpm), s.ddpm.unet.device
+    n, device = tiles(s), s.ddpm.unet.device
     x = s.x.to(device)
 
     def step(ddpm=s.ddpm, balance="sum", **options):
@@ -185,9 +188,26 @@ def means(s: Setting) -> Iterator[Row]:
     one, other = (in_format(s.ddpm, kind) for kind in (torch.contiguous_format, torch.channels_last))
     yield s.row("means", "channels last (step, sum)", step(one), step(other))
     yield s.row("means", "channels last (forward)", forwards(one), forwards(other))
-    generator = torch.Generator().manual_seed(0)
-    drawing = partial(randn, (n, 3, g, g), generator, device)
-    yield s.row("means", "share of a step (sum) that drawing its noise takes", drawing, step())
+    ours = step()
+    yield s.row("means", "no wait for the device in a step (sum)", partial(waiting, step()), ours)
+
+
+def waiting(step: Callable) -> None:
+    """A step, and a look at its losses as a progress bar would take it."""
+    print(end="" if sum(value.sum().item() for value in step().losses.values()) else " ")
+
+
+def shares(s: Setting) -> Iterator[Row]:
+    """What is left beside the UNet, over a step."""
+    n, g, device = tiles(s), sample_size(s.ddpm), s.ddpm.unet.device
+    x, generator = s.x.to(device), torch.Generator().manual_seed(0)
+    low, high, signs = x - 0.05, x + 0.05, torch.ones_like(x)
+    states = antipure_steps(s.ddpm, x, steps=ENDLESS, balance="sum", t_err=T_ERR)
+    for what, part in {
+        "drawing the noise": partial(randn, (n, 3, g, g), generator, device),
+        "step and projection": lambda: (x + 0.01 * signs.sign()).clamp(low, high),
+    }.items():
+        yield s.row("shares", what, part, partial(next, states))
 
 
 def compiled(s: Setting) -> Iterator[Row]:
@@ -225,6 +245,20 @@ def customization(pipe: "StableDiffusionPipeline", x: torch.Tensor, rounds: int)
         figures = by_turns(partial(next, states), bare, rounds, device)
         autocasting = "float32" if dtype is None else f"{name_of(dtype)} autocast"
         yield Row("training", "nano", device.type, autocasting, f"{name} step", *figures)
+    figures = by_turns(partial(encoding, pipe, x, dtype, states), partial(next, states), rounds, device)
+    yield Row(
+        "means", "nano", device.type, autocasting, "latents and words encoded once (LoRA step)", *figures
+    )
+
+
+@torch.no_grad()
+def encoding(pipe, x, dtype, states) -> None:
+    """A step that doesn't keep what the networks that aren't trained say of its photos and its prompt."""
+    latents(pipe, x, len(x))
+    with autocast(pipe, dtype):
+        text_embeddings(pipe, ["a photo of sks person"])()
+    with torch.enable_grad():
+        next(states)
 
 
 def growth(s: Setting, batch: int, photos: tuple[int, ...], scales: tuple[int, ...]) -> Iterator[Row]:
@@ -255,7 +289,7 @@ def growth(s: Setting, batch: int, photos: tuple[int, ...], scales: tuple[int, .
             row = s.row("growth", f"{kind}, {name}, {batch} tiles a call", loop(kind, x), loop(kind, first))
             scaled = {key: getattr(row, key) / per_tile for key in ("ratio", "low", "high")}
             note = f"peak {peaks[1] / 1e6:.0f} MB, of the first {peaks[0] / 1e6:.0f} MB"
-            yield row._replace(note=note, **scaled)
+            yield row._replace(note=note, at_most=1.1, **scaled)
 
 
 STARTS = {
@@ -361,7 +395,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def rows(device: torch.device, quick: bool, with_compile: bool) -> Iterator[Row]:
+def rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Every comparison on one device."""
     rounds = 2 if quick else 7
     native = pick_dtype(device)
@@ -370,8 +404,10 @@ def rows(device: torch.device, quick: bool, with_compile: bool) -> Iterator[Row]
         small = nano(device, dtype, rounds, 1 if quick else 2)
         yield from unavoidable(small)
         yield from means(small)
-        if with_compile:
-            yield from compiled(small)
+        if dtype is native:
+            yield from shares(small)
+            if not quick:
+                yield from compiled(small)
     small = nano(device, native, rounds, 1 if quick else 2)
     yield from published(small)
     yield from growth(small, 10, (2, 4) if quick else (2, 4, 8), (2,) if quick else (2, 3))
@@ -389,13 +425,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args(argv)
     out = ROOT / "build" if args.quick else ROOT / "data/results"
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     began, measured = time.time(), []
     for device in devices:
-        for row in rows(torch.device(device), args.quick, args.compile):
+        for row in rows(torch.device(device), args.quick):
             measured.append(row)
             print(f"{row.part:10}{row.model[:8]:9}{row.dtype:20}{row.ratio:6.2f}  {row.what}", flush=True)
     measured += starts(1 if args.quick else 5)

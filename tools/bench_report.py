@@ -29,10 +29,16 @@ PARTS = {
     ),
     "means": (
         "What each means brings",
-        "Time without it / with it. Below 1 it costs. `torch.compile` (with `--compile`) is one line, "
+        "Time without it / with it. Below 1 it costs. `torch.compile` is one line, "
         '`ddpm.unet.compile()`; `balance="equal"` then also needs '
         "`torch._functorch.config.donated_buffer = False`, since its backward passes share a graph.",
         ("without", "with"),
+    ),
+    "shares": (
+        "What is left beside the networks",
+        "A part of an AntiPure step (plain sum) / the whole step: what drawing the noise beforehand, or a "
+        "projection without copies, could save at most.",
+        ("part", "step"),
     ),
     "training": (
         "Customization",
@@ -101,6 +107,7 @@ def markdown(facts: dict[str, object], rows: Sequence[dict]) -> str:
         lines += [f"| what | model | where | ratio | target | s, {columns[0]} | s, {columns[1]} | |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [line(row) for row in of_part]
+    lines += useless(rows)
     if not any(row["device"] == "cuda" for row in rows):
         lines += [
             "",
@@ -109,6 +116,17 @@ def markdown(facts: dict[str, object], rows: Sequence[dict]) -> str:
             "Not measured: there was none. `make bench` on a machine with one adds its rows.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def useless(rows: Sequence[dict]) -> list[str]:
+    """The means that saved less than 2 % of the time, as a section."""
+    names = [
+        f"{row['what']}, {row['device']} {row['dtype']}: {row['ratio']:.2f}."
+        for row in rows
+        if row["part"] == "means" and row["ratio"] < 1.02
+    ]
+    found = [f"- {name}" for name in names] or ["Everything above saved 2 % or more."]
+    return ["", "## What did not help", "", *found]
 
 
 def line(row: dict) -> str:
