@@ -110,9 +110,11 @@ def run_cell(cell: Cell, world: World) -> dict[str, object]:
 
 
 def setup(cell: Cell, world: World) -> str:
-    """Two hashes, "common-own": of what all rows of a table share, and of the protection's options."""
-    common = digest(world.samples, world.learning, *_models(world), *_machine(world))
-    return f"{common[:8]}-{digest(dict(world.options.get(cell.protect, {})))[:8]}"
+    """Two hashes, "common-own": of what all rows of a table share, and of the protection's arguments."""
+    learning = defaults(*CUSTOMIZER_STEPS.values(), generate)
+    common = digest(world.samples, world.learning, *_models(world), *_machine(world), learning)
+    own = digest(dict(world.options.get(cell.protect, {})), defaults(*_functions(cell.protect)))
+    return f"{common[:8]}-{own[:8]}"
 
 
 def protected_photos(cell: Cell, world: World) -> torch.Tensor:
@@ -124,10 +126,8 @@ def protected_photos(cell: Cell, world: World) -> torch.Tensor:
     set_a = load_faces(cell.identity, "A")
     options = dict(world.options.get(cell.protect, {}))
     steps = max(1, world.steps // options.get("noise_samples", 1))
-    functions = [PROTECTIONS[cell.protect]]
-    if "set_a" in needs(cell.protect):
-        functions += [aspl_steps, dreambooth_steps]  # by which surrogates learn
-    made_from = ("protect", cell.protect, world.eta, steps, cell.seed, options, defaults(*functions))
+    made_from = ("protect", cell.protect, world.eta, steps, cell.seed, options)
+    made_from += (defaults(*_functions(cell.protect)),)
     made_from += (x, set_a, *_models(world), *_machine(world))
     models = dict(ddpm=world.ddpm, pipe=world.pipe, set_a=set_a)
     return _kept(
@@ -135,6 +135,12 @@ def protected_photos(cell: Cell, world: World) -> torch.Tensor:
         made_from,
         lambda: protect(cell.protect, x, eta=world.eta, steps=steps, seed=cell.seed, **models, **options),
     )[0]
+
+
+def _functions(protection: str) -> list[Callable]:
+    """Those whose defaults decide what a protection does."""
+    surrogate = [aspl_steps, dreambooth_steps] if "set_a" in needs(protection) else []
+    return [PROTECTIONS[protection], *surrogate]
 
 
 def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:

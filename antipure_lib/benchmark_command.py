@@ -28,7 +28,7 @@ def add_command(subparsers: Any) -> None:
     add("--samples", default=16, type=int, metavar="N", help="generated images a prompt, default: 16")
     add("--learning", type=int, metavar="N", help="steps of customization; default: each one's own")
     add("--ddpm", default="nano", metavar="MODEL", help="purifier, default: nano")
-    add("--pipe", default="nano", metavar="MODEL", help="customized model, default: nano")
+    add("--pipe", default="nano", metavar="MODEL", help="customized model of 64 px, default: nano")
     add("--out", default=OUT, metavar="CSV", help="default: %(default)s; a run goes on where its file ends")
     add("--cache", default=CACHE, metavar="DIR", help="pictures of the stages, default: %(default)s")
     add("--workers", default=1, type=int, metavar="N", help="processes, default: 1")
@@ -101,7 +101,12 @@ def _check_names(args, processes) -> None:
                 raise ValueError(f"--{option}: unknown '{name}'; the known ones are {', '.join(names)}")
     for name in args.purify:
         parse_purifier(name)
-    if args.workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    for option in ("workers", "steps", "samples"):
+        if getattr(args, option) < 1:
+            raise ValueError(f"--{option} must be at least 1, got {getattr(args, option)}")
+    if args.learning is not None and args.learning < 1:
+        raise ValueError(f"--learning must be at least 1, got {args.learning}")
+    if not 1 <= args.eta <= 255:
+        raise ValueError(f"--eta must be 1 … 255 steps of 1/255, got {args.eta:g}")
     if args.workers > 1 and processes > 1:
         raise ValueError("--workers is for a run without `accelerate launch`, which has its own processes")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from .benchmark import Cell, World, run_cell
+from .benchmark import Cell, World, run_cell, setup
 from .checkpoints import load_ddpm, load_stable_diffusion
 from .judge import Judge
 from .processes import Processes
@@ -33,8 +33,8 @@ def benchmark(
     """
     cells = list(dict.fromkeys(cells))
     done = finished_rows(out)
-    for row in done.values():
-        _check_settings(out, row, models)
+    if done and cells:
+        _check(out, done, cells, models, workers)
     missing = [cell for cell in cells if tuple(cell) not in done]
     group.wait()  # all have read the same table before anyone writes
     if Path(out).exists() and group.main:
@@ -42,7 +42,6 @@ def benchmark(
     group.wait()
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     for row in _finished(group.share(missing), models, workers):
-        _check_setup(out, row, done.values())
         with FileLock(_lock(out)):
             append_row(out, row)
         yield row
@@ -83,9 +82,14 @@ def _finished(cells, models, workers) -> Iterator[dict[str, object]]:
 
 def _start(models, workers) -> None:
     global _world
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // workers))
+    torch.set_num_threads(_threads(workers))
     _world = make_world(**models)
+
+
+def _threads(workers: int) -> int:
+    """What each of several processes gets of the cores that this one may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 def _run(cell) -> dict[str, object]:
@@ -97,21 +101,28 @@ def _lock(out) -> Path:
     return Path(out).with_name(f".{Path(out).name}.lock")
 
 
-def _check_setup(out, row, others) -> None:
-    """All rows have the models and samples of one run, and those of one protection its options."""
-    common = row["setup"].partition("-")[0]
-    for other in others:
-        same = other["protect"] == row["protect"]
-        if other["setup"].partition("-")[0] != common or (same and other["setup"] != row["setup"]):
+def _check(out, done, cells, models, workers) -> None:
+    """Rows that are there were made as the planned ones are going to be."""
+    for row in done.values():
+        for name in ("eta", "steps"):
+            if abs(row[name] - models[name]) > 1e-6:
+                there, here = f"{row[name]:g}", f"{models[name]:g}"
+                raise ValueError(
+                    f"{out} holds rows with {name}={there}, not {here}; name another file with --out"
+                )
+    before = torch.get_num_threads()
+    try:
+        if workers > 1:
+            torch.set_num_threads(_threads(workers))
+        world = make_world(**models)
+        planned = {cell.protect: setup(cell, world) for cell in cells}
+    finally:
+        torch.set_num_threads(before)
+    common = next(iter(planned.values())).partition("-")[0]
+    for row in done.values():
+        wanted = planned.get(row["protect"])
+        if row["setup"] != wanted if wanted else row["setup"].partition("-")[0] != common:
             raise ValueError(
-                f"{out} holds rows of other models, options or threads than these; name another with --out"
-            )
-
-
-def _check_settings(out, row, models) -> None:
-    for name in ("eta", "steps"):
-        if abs(row[name] - models[name]) > 1e-6:
-            there, here = f"{row[name]:g}", f"{models[name]:g}"
-            raise ValueError(
-                f"{out} holds rows with {name}={there}, not {here}; name another file with --out"
+                f"{out} holds rows of other models, arguments or threads than these, such as those of "
+                f"'{row['protect']}'; name another file with --out"
             )

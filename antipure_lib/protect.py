@@ -60,6 +60,7 @@ PROTECTIONS: dict[str, Callable[..., Iterator[PGDState]]] = {
     "pfg": partial(antipure_steps, weights=(0, 1, 0)),
     "etg": partial(antipure_steps, weights=(0, 0, 1)),
     "antipure": antipure_steps,
+    "antipure-paper": partial(antipure_steps, balance="sum", weights=(1, 0.5, 0.5), momentum=0.0),
     "antipure-pfg": partial(antipure_steps, weights=(0.1, 0, 0.5)),  # without PFG
     "antipure-etg": partial(antipure_steps, weights=(0.1, 0.5, 0)),  # without ETG
     "end-to-end": end_to_end_steps,

@@ -13,8 +13,9 @@ from .results import KEYS
 
 # The best setting of each protection in data/results/sweep.jsonl, by what a latent model sees of it after
 # purification; those that aren't named have their defaults, because the sweep hasn't tried them or found
-# nothing better. The ablations of AntiPure take its steps. pixel-ddpm keeps t < 10, which makes it AntiPure
-# without guidance; over all t, as AdvDM has it, it leaves more.
+# nothing better. The ablations of AntiPure take its steps; antipure-paper stays as the paper has it.
+# pixel-ddpm keeps t < 10, which makes it AntiPure without guidance; over all t, as AdvDM has it, it leaves
+# more.
 AVERAGED = dict(momentum=0.9, noise_samples=4, step_size=4 / 255)
 TUNED = {
     "advdm": AVERAGED | dict(step_size=2 / 255),
@@ -32,13 +33,15 @@ TUNED = {
 SETTINGS = dict(eta=16 / 255, steps=50, samples=16, learning=None, options=TUNED)
 PEOPLE = 8  # the first so many of `identities()`
 
-PAPER = ["none", "random", "antipure", "advdm", "mist", "aspl", "simac"]
+MAIN = ["none", "random", "antipure", "antipure-paper"]
+RIVALS = ["advdm", "mist", "aspl", "simac"]
+PAPER = MAIN + RIVALS
 ABLATION = ["pixel-ddpm", "pfg", "etg", "antipure-pfg", "antipure-etg", "end-to-end"]
 OTHERS = [name for name in PROTECTIONS if name not in PAPER + ABLATION]
 CHAIN = ["none", "gridpure2x20"]
 PARTS = {
-    "main": dict(protections=["none", "random", "antipure"], purifiers=CHAIN),
-    "rivals": dict(protections=PAPER[3:], purifiers=CHAIN),
+    "main": dict(protections=MAIN, purifiers=CHAIN),
+    "rivals": dict(protections=RIVALS, purifiers=CHAIN),
     "ablation": dict(protections=ABLATION, purifiers=CHAIN),
     "iterations": dict(
         protections=["none", "random", "antipure", "aspl"],

@@ -57,24 +57,25 @@ def fades(name: str, weak: str = "gridpure10", strong: str = CHAIN, figure: str 
     return Contrast(f"{name} fades from {weak} to {strong}: {figure}", figure, cells)
 
 
-def claims(figure: str = "ism") -> dict[str, tuple[Contrast, ...]]:
+def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contrast, ...]]:
     """The claims, in the paper's order; the first is what any of them stands on.
 
-    figure: the judge of identity, "ism" as in the paper, or another column. "At all" and what follows from it
+    figure: the judge of identity, "ism" as in the paper, or another column. ours: the protection that they
+    are made for; "antipure-paper" is the paper's own recipe. "At all" and what follows from it
     (other purifiers, JPEG) ask for more than the paper: to do better than clean photos and than random signs.
     """
     return {
-        "protects at all": tuple(better("antipure", c, figure=figure) for c in CONTROLS),
-        "best after purification": tuple(better("antipure", r, figure=figure) for r in RIVALS),
-        "lowest LPIPS at equal η": tuple(better("antipure", r, "none", "lpips") for r in RIVALS),
+        "protects at all": tuple(better(ours, c, figure=figure) for c in CONTROLS),
+        "best after purification": tuple(better(ours, r, figure=figure) for r in RIVALS),
+        "lowest LPIPS at equal η": tuple(better(ours, r, "none", "lpips") for r in RIVALS),
         "stronger with more purification": (
-            stronger("antipure", figure=figure),
+            stronger(ours, figure=figure),
             fades("aspl", figure=figure),
         ),
         "transfers to other purifiers": tuple(
-            better("antipure", c, p, figure) for p in ("diffpure100", "waifu2x") for c in CONTROLS
+            better(ours, c, p, figure) for p in ("diffpure100", "waifu2x") for c in CONTROLS
         ),
-        "survives JPEG": tuple(better("antipure", c, "jpeg75", figure) for c in CONTROLS),
+        "survives JPEG": tuple(better(ours, c, "jpeg75", figure) for c in CONTROLS),
     }
 
 
@@ -136,11 +137,11 @@ def verdict(states: Sequence[str]) -> str:
     return "not measured yet" if "missing" in states or not states else "undecided"
 
 
-def verdicts(rows: Rows, figure: str = "ism", alpha: float = 0.05) -> dict[str, str]:
-    """claim → verdict, from rows of one customizer."""
+def verdicts(rows: Rows, figure: str = "ism", alpha: float = 0.05, ours: str = "antipure") -> dict[str, str]:
+    """claim → verdict, from rows of one customizer. figure, ours: see `claims`."""
     return {
         name: verdict([finding.state for finding in findings(rows, claim, alpha)])
-        for name, claim in claims(figure).items()
+        for name, claim in claims(figure, ours).items()
     }
 
 

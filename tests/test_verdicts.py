@@ -144,3 +144,13 @@ def test_the_rule(states):
     assert (found in ("reversed", "not reproduced")) == ("the other way" in states)
     if found == "undecided":
         assert "unclear" in states and "missing" not in states
+
+
+def test_the_claims_can_be_made_for_another_protection():
+    ours, papers = v.claims(), v.claims(ours="antipure-paper")
+    for name, claim in ours.items():
+        renamed = [
+            [(w, "antipure-paper" if p == "antipure" else p, *rest) for w, p, *rest in contrast.cells]
+            for contrast in claim
+        ]
+        assert [list(map(tuple, contrast.cells)) for contrast in papers[name]] == renamed
