@@ -34,6 +34,7 @@ PARAMETERS = {
         "ITERATIONS": 1,
         "LEARNING": 2,
         "SAMPLES": 2,
+        "PROTECTION": "advdm",
     },
     "05_anti_purification": {
         "SEED": 1,
