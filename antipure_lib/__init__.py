@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan, free_memory, memory_plan
     from .noise import image_generators, randint, randn
     from .panel import photo_panel
-    from .pgd import PGDState, halving, pgd
+    from .pgd import PGDState, fast, halving, pgd
     from .photos import Photo, at_least, kept_by_jpeg, read_photo, save_photo
     from .protect import PROTECTIONS, protect, protect_steps, random_steps
     from .purifiers import PURIFIERS, parse_purifier, purify

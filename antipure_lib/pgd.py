@@ -90,6 +90,17 @@ def pgd(
     return _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch)
 
 
+def fast(eta: float, steps: int = 10) -> dict[str, object]:
+    """Few long steps for AntiPure: `steps` of η/4 with momentum, as arguments of a protection.
+
+    On tuning people 5 to 10 of them leave after purification what 20 to 100 steps of 1/255 leave
+    (`python tools/equal_effect.py table`). eta: the budget, [0, 1] units.
+
+    >>> protected = antipure(ddpm, x, eta=8 / 255, **fast(8 / 255))
+    """
+    return {"steps": steps, "step_size": eta / 4, "momentum": 0.9}
+
+
 def halving(eta: float, steps: int) -> list[float]:
     """Step sizes for `pgd` that begin at 2η and are halved at APGD's checkpoints, [0, 1] units.
 

@@ -13,6 +13,8 @@ from antipure_lib import (
     gridpure,
     load_ddpm,
     load_faces,
+    paired_test,
+    protect,
     survival,
 )
 
@@ -32,6 +34,29 @@ def test_images_protected_in_bfloat16_are_as_good_as_in_float32(balance):
     assert (terms[0]["ddpm"] > 2 * clean["ddpm"]).all()  # there was something to lose
     left = [survival(lambda y, seed: diffpure(precise, y, t=10, seed=seed), x, y) for y in made]
     torch.testing.assert_close(*left, rtol=0.02, atol=0)
+
+
+KINDS = ("antipure", "antipure-paper", "random")
+
+
+def test_bfloat16_and_float32_give_the_same_verdict():
+    """Which of two protections leaves more after purification, person by person, and so on the whole."""
+    x = torch.stack([load_faces(name)[0, :, 16:48, 16:48] for name in ("p01", "p02", "p03", "p04")])
+    judge = load_ddpm(device="cpu", dtype=torch.float32)
+
+    def wash(y, seed):
+        return gridpure(judge, y, iterations=2, seed=seed)
+
+    left = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        ddpm = load_ddpm(device="cpu", dtype=dtype)
+        made = {name: protect(name, x, ddpm=ddpm, steps=8, step_size=4 / 255) for name in KINDS}
+        left[dtype] = {name: survival(wash, x, y) for name, y in made.items()}
+    for name in ("antipure", "antipure-paper"):
+        gains = [survivals[name] - survivals["random"] for survivals in left.values()]
+        assert torch.equal(*(gain.sign() for gain in gains)), name
+        p = [paired_test(dict(enumerate(gain.tolist())), dict.fromkeys(range(4), 0.0)) for gain in gains]
+        assert p[0] == p[1]
 
 
 def test_channels_last_models_do_the_same(tiny_ddpm64, pictures):

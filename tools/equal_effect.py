@@ -19,29 +19,36 @@ from pathlib import Path
 from sweep import OUT as SWEEP
 from sweep import append, effect, make_world, read
 
-from antipure_lib import antipure_steps, halving, quantise_within
+from antipure_lib import halving, quantise_within
+from antipure_lib.protect import protect_steps
 
 OUT = SWEEP.with_name("equal_effect.jsonl")
 ETA = 16 / 255
-RECIPE = dict(balance="sum", weights=(1, 0.5, 0.5), momentum=0.0)
 AVERAGED = dict(noise_samples=4)
 GOALS = (("R", ("the paper's recipe", 100)), ("L", ("momentum", 100)))
 RUNS = {
-    "the paper's recipe": (RECIPE, 1, (25, 50, 100)),
-    "signs": (dict(momentum=0.0), 1, (5, 10, 20, 40)),
-    "signs, 4/255": (dict(momentum=0.0), 4, (3, 5, 10, 20)),
-    "momentum": (dict(momentum=0.9), 1, (5, 10, 20, 40, 100)),
-    "momentum, 4/255": (dict(momentum=0.9), 4, (3, 5, 10, 20)),
-    "momentum, averaged": (dict(momentum=0.9) | AVERAGED, 4, (2, 3, 5, 10)),
-    **{f"halving, {n} steps": (dict(momentum=0.0), None, (n,)) for n in (5, 10, 20)},
-    **{f"halving with momentum, {n} steps": (dict(momentum=0.75), None, (n,)) for n in (5, 10, 20)},
+    "random signs": ("random", {}, 16, (1,)),
+    "the paper's recipe": ("antipure-paper", {}, 1, (25, 50, 100)),
+    "signs": ("antipure", dict(momentum=0.0), 1, (5, 10, 20, 40)),
+    "signs, 4/255": ("antipure", dict(momentum=0.0), 4, (3, 5, 10, 20)),
+    "momentum": ("antipure", dict(momentum=0.9), 1, (5, 10, 20, 40, 100)),
+    "momentum, 4/255": ("antipure", dict(momentum=0.9), 4, (3, 5, 10, 20)),
+    "momentum, averaged": ("antipure", dict(momentum=0.9) | AVERAGED, 4, (2, 3, 5, 10)),
+    **{f"halving, {n} steps": ("antipure", dict(momentum=0.0), None, (n,)) for n in (5, 10, 20)},
+    **{
+        f"halving with momentum, {n} steps": ("antipure", dict(momentum=0.75), None, (n,))
+        for n in (5, 10, 20)
+    },
 }
 
 
-def stops(options: dict, size: int | None, counts: tuple[int, ...], world: dict) -> Iterator[tuple]:
+def stops(
+    protection: str, options: dict, size: int | None, counts: tuple[int, ...], world: dict
+) -> Iterator[tuple]:
     """(steps, seconds of ascent, protected photos) of one run at each of its counts."""
     sizes = halving(ETA, counts[-1]) if size is None else size / 255
-    states = antipure_steps(world["ddpm"], world["x"], ETA, counts[-1], sizes, **options)
+    options = options | dict(eta=ETA, steps=counts[-1], step_size=sizes)
+    states = protect_steps(protection, world["x"], ddpm=world["ddpm"], **options)
     spent, began = 0.0, time.process_time()
     for state in states:
         spent += time.process_time() - began
@@ -52,7 +59,7 @@ def stops(options: dict, size: int | None, counts: tuple[int, ...], world: dict)
 
 def run(out: Path) -> None:
     """Measure the runs that `out` doesn't hold yet, a line a stop."""
-    done = {row["run"] for row in read(out) if row["steps"] == RUNS[row["run"]][2][-1]}
+    done = {row["run"] for row in read(out) if row["steps"] == RUNS[row["run"]][-1][-1]}
     world = make_world()
     for name in [name for name in RUNS if name not in done]:
         for steps, seconds, protected in stops(*RUNS[name], world):
