@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from antipure_lib.antipure import antipure_steps
 from antipure_lib.images import load_image, quantise_within, save_image
 from antipure_lib.micro_batch import MicroBatch
-from antipure_lib.pgd import halving, pgd
+from antipure_lib.pgd import fast, halving, pgd
 
 
 def pattern(shape=(2, 3, 6, 6), seed=0):
@@ -44,6 +44,13 @@ def test_steps_of_their_own_sizes_add_up(sizes):
         assert torch.equal(states[-1].x_adv, last(pgd(linear(c), x, 1.0, len(sizes), kind(sizes))).x_adv)
     for n, state in enumerate(states, 1):
         torch.testing.assert_close(state.x_adv, (x + sum(sizes[:n]) * c.sign()).clamp(0, 1))
+
+
+def test_four_fast_steps_can_spend_the_whole_budget():
+    x, c = torch.full((1, 3, 6, 6), 0.5), pattern((1, 3, 6, 6))
+    state = last(pgd(linear(c), x, 8 / 255, **fast(8 / 255, steps=4)))
+    torch.testing.assert_close(state.x_adv, x + 8 / 255 * c.sign())
+    assert len(list(pgd(linear(c), x, 0.1, **fast(0.1)))) == 10
 
 
 def test_halving_follows_the_checkpoints_of_apgd():
