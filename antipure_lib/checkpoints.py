@@ -141,13 +141,24 @@ def _find(name, kind, download):
         return _checked(path, kind)
     if re.search(r"sdxl|stable-diffusion-xl", name, re.IGNORECASE):
         raise ValueError(f"'{name}': {NO_SDXL}")
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not path.exists() and _is_hub_id(name):
         return _checked(obtain(name, kind, [HubRepo(name)], download, ", ".join(known) + ELSE), kind)
     file = ", a guided-diffusion .pt file" if kind == "DDPMPipeline" else ""
     raise ValueError(
         f"unknown model '{name}'; the known names are {', '.join(known)}, or give a local folder that holds "
         f"a model_index.json{file} or a hub id 'owner/name'"
     )
+
+
+def _is_hub_id(name):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # such as ../folder
+        return False
+    return name.count("/") == 1
 
 
 ELSE = ", a local folder or a hub id"

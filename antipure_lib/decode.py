@@ -116,14 +116,19 @@ def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> bytes:
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str | None]:
     """(RGB, alpha or None, note or None)."""
     profile = image.info.get("icc_profile")
+    alpha = None
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255; 65535 is white
         grey = np.asarray(image).astype(np.float64)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError("32-bit pixels have no agreed range")
+        transparent = image.info.get("transparency")  # one of the 65536 greys, no longer told from its like
+        if transparent is not None:
+            alpha = Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8))
         image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    elif image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
     if image.mode in ("LA", "La", "1"):
         image = image.convert("L")
     elif image.mode not in ("L", "CMYK", "LAB"):

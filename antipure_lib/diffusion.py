@@ -60,8 +60,9 @@ def predict(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One run of the UNet: (ε_θ, v). v is the variance head of a model with six output channels, else None.
 
-    batch: images per UNet call; None takes all at once. Under autograd the calls' activations are recomputed
-    in the backward pass, so that memory is bounded by one call's, for one more forward pass.
+    batch: images per UNet call; None takes all at once. Under autograd the activations of a call that takes
+    fewer than all (a `MicroBatch`: than all of a step) are recomputed in the backward pass, so that memory is
+    bounded by one call's, for one more forward pass.
     Without autograd, calls that run out of memory are made again, half as large (see `MicroBatch`).
     Computes in the UNet's precision, returns x_t's. Raises ValueError if the model doesn't predict ε, and for
     batch < 1.
@@ -81,7 +82,7 @@ def predict(
 
     def calls():
         size = batch.size
-        if size >= len(x_t):
+        if size >= max(len(x_t), batch.whole):
             return run(x_t, t)
         chunks = zip(x_t.split(size), t.expand(len(x_t)).split(size), strict=True)
         if not recorded:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+WIDTH = 37  # of the first column: "--ddpm guided-diffusion-256-uncond" and room
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy", "pillow")
 OPTIONAL = {
     "tqdm": "progress",
@@ -35,7 +36,7 @@ def add_command(subparsers: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     missing = []
-    print(f"{'python':28}{platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(f"{'python':{WIDTH}}{platform.python_version()}, {platform.system()} {platform.machine()}")
     for name in (*NEEDED, *OPTIONAL):
         try:
             found = version(name)
@@ -45,13 +46,13 @@ def _run(args: argparse.Namespace) -> int:
                 found += f" (only for {OPTIONAL[name]})"
             else:
                 missing.append(name)
-        print(f"{name:28}{found}")
+        print(f"{name:{WIDTH}}{found}")
     if missing:
         print(f"error: {', '.join(missing)} missing, nothing can work without", file=sys.stderr)
         return 1
     works = True
     for name, found, good in _checks():
-        print(f"{name:28}{found}", flush=True)
+        print(f"{name:{WIDTH}}{found}", flush=True)
         works &= good
     if not works:
         print("error: protection doesn't work here; see above", file=sys.stderr)

@@ -1,7 +1,9 @@
 """Where full-size checkpoints come from: what is on this machine already, and downloads on request alone."""
 
 import json
+import re
 import urllib.error
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -154,12 +156,21 @@ def obtain(name: str, kind: str, sources: Sequence[Source], download: bool, othe
     problems = []
     for source in sources:
         try:
-            return source.download(kind)
+            path = source.download(kind)
+            if problems:
+                warnings.warn(_fallback(name, source, problems), stacklevel=2)
+            return path
         except Exception as error:
             problems.append(f"{source} {_problem(error)}")
             if isinstance(source, HubRepo) and problems[-1].endswith(OFFLINE):
                 break  # the hub itself is out of reach, and to find that out takes it half a minute each time
     raise FileNotFoundError(f"'{name}' couldn't be downloaded: {'; '.join(problems)}. Use {others}")
+
+
+def _fallback(name, source, problems):
+    pinned = isinstance(source, WebFile) or re.fullmatch("[0-9a-f]{40}", source.revision)
+    kind = "a mirror" if pinned else "an unpinned mirror, which may change: look at what it holds"
+    return f"'{name}' comes from {source}, {kind}; {'; '.join(problems)}"
 
 
 def _problem(error):

@@ -26,8 +26,8 @@ class MemoryPlan(NamedTuple):
     model: int  # the UNet's weights, which are on the device already
     tile: int  # activations of one image (a tile, or one of its two timesteps) in a UNet call
     rest: int  # what a step holds beside the UNet
-    images: int  # that a step sends through the UNet
-    batch: int  # of them in one call
+    images: int  # that a step sends through the UNet, in one call or several
+    batch: int  # of them held at one time, and the most of one call
     calls: int  # whose activations are held at one time
     recompute: bool  # the UNet's own gradient checkpointing is on
     free: int  # on the device, beside the weights
@@ -50,7 +50,7 @@ class MemoryPlan(NamedTuple):
 
 def memory_plan(
     ddpm: "DDPMPipeline",
-    images: int,  # that a step sends through the UNet; AntiPure with ETG: two for each tile
+    images: int,  # that a step sends through the UNet in all; AntiPure with ETG: two for each tile
     gradients: bool = True,  # a protection's; False: a purifier's
     calls: int = 1,  # in a chain that is differentiated through: activations of so many live at one time
     free: int | None = None,  # bytes; None: `free_memory`
@@ -59,8 +59,9 @@ def memory_plan(
 
     With gradients, a batch smaller than `images` means that calls are recomputed in the backward pass (see
     `predict`), which leaves one call's activations; if a single image is still too much, so are the blocks
-    within the UNet. What a plan counts are tensors: see `tile_bytes`. Raises ValueError for images or
-    calls < 1.
+    within the UNet. All at once means that the activations of all `images` stay, in however many calls they
+    were made, and through the backward passes of all terms. What a plan counts are tensors: see `tile_bytes`.
+    Raises ValueError for images or calls < 1.
     """
     if images < 1 or calls < 1:
         raise ValueError(f"images and calls must be at least 1, got {images} and {calls}")
@@ -71,8 +72,10 @@ def memory_plan(
     recompute, tile = False, tile_bytes(ddpm, gradients)
     if tile > room and gradients and _can_recompute(unet):
         recompute, tile = True, tile_bytes(ddpm, gradients, recompute=True)
-    if calls * images * tile <= room or images == 1:
-        batch = images
+    # All terms but the last leave activations in place, on top of which the backward pass makes its own.
+    kept = tile_bytes(ddpm, gradients, recompute, kept=True) if gradients else tile
+    if calls * images * kept <= room or images == 1:
+        batch, tile = images, kept
     else:
         calls, most = 1, max(1, min(room // tile, images - 1))
         batch = -(-images // -(-images // most))  # as many calls as `most` needs, all of about one size
@@ -82,7 +85,7 @@ def memory_plan(
 
 
 def micro_batch(
-    batch: int | str | MicroBatch | None,
+    batch: int | str | Callable[[MemoryPlan], object] | MicroBatch | None,
     ddpm: "DDPMPipeline",
     images: int,  # that a step sends through the UNet
     gradients: bool,
@@ -92,16 +95,20 @@ def micro_batch(
 
     A number: images per UNet call. None: all at once. "auto": `memory_plan`'s, which depends on what is free
     at the moment, so the last bits of the result may, too: a batch of another size is computed in another
-    order. Any of them is halved if memory runs out all the same. Raises ValueError for anything else.
+    order. A function: as "auto", once it has been called with the plan, which it may refuse by raising.
+    Any of them is halved if memory runs out all the same. Raises ValueError for anything else.
     """
     if isinstance(batch, MicroBatch):
         return batch
-    if batch == "auto":
+    can_recompute = _can_recompute(ddpm.unet)
+    if batch == "auto" or callable(batch):
         plan = memory_plan(ddpm, images, gradients, calls)
-        return MicroBatch(plan.batch, plan.recompute, _can_recompute(ddpm.unet))
+        if callable(batch):
+            batch(plan)
+        return MicroBatch(plan.batch, plan.recompute, can_recompute, images)
     if isinstance(batch, str):
         raise ValueError(f"batch must be a number of images, None or 'auto', got '{batch}'")
-    made = MicroBatch(images if batch is None else batch, can_recompute=_can_recompute(ddpm.unet))
+    made = MicroBatch(images if batch is None else batch, False, can_recompute, images)
     made.size = min(made.size, images)
     return made
 
@@ -122,11 +129,14 @@ def free_memory(device: torch.device | str) -> int:
     return psutil.virtual_memory().available
 
 
-def tile_bytes(ddpm: "DDPMPipeline", gradients: bool = False, recompute: bool = False) -> int:
+def tile_bytes(
+    ddpm: "DDPMPipeline", gradients: bool = False, recompute: bool = False, kept: bool = False
+) -> int:
     """The most bytes that one image's tensors take in a call of the UNet, and in its backward pass.
 
     Counted without computing anything, see `fake`. The weights aren't in it, nor is what a kernel takes for
-    itself. recompute: with the UNet's own gradient checkpointing.
+    itself. recompute: with the UNet's own gradient checkpointing. kept: the backward pass leaves the
+    activations where they are, because another is to follow.
     """
     side, device, dtype = sample_size(ddpm), ddpm.unet.device, ddpm.unet.dtype
     with fake(ddpm.unet) as unet, torch.set_grad_enabled(gradients):
@@ -139,7 +149,7 @@ def tile_bytes(ddpm: "DDPMPipeline", gradients: bool = False, recompute: bool = 
             x = torch.zeros(shape, device=device, dtype=dtype, requires_grad=gradients)
             out = unet(x, torch.zeros(1, device=device, dtype=torch.long)).sample
             if gradients:
-                torch.autograd.grad(out.sum(), x)
+                torch.autograd.grad(out.sum(), x, retain_graph=kept)
 
         return peak_bytes(run)
 

@@ -13,13 +13,15 @@ class MicroBatch:
     """Images per UNet call. All calls of a run share one object, so that what one call learns holds for all.
 
     size: at least 1. recompute: the UNet's own gradient checkpointing, block by block, is on. can_recompute:
-    it may be switched on when even one image is too many. Raises ValueError for a size below 1.
+    it may be switched on when even one image is too many. whole: images that a step with gradients sends
+    through the UNet, in however many calls; a smaller size keeps the activations of none of them (see
+    `predict`). Raises ValueError for a size below 1.
     """
 
-    def __init__(self, size: int, recompute: bool = False, can_recompute: bool = False):
+    def __init__(self, size: int, recompute: bool = False, can_recompute: bool = False, whole: int = 0):
         if not (isinstance(size, int) and size >= 1):
             raise ValueError(f"batch must be a number of images, at least 1, got {size!r}")
-        self.size, self.recompute, self.can_recompute = size, recompute, can_recompute
+        self.size, self.recompute, self.can_recompute, self.whole = size, recompute, can_recompute, whole
         self._retrying = False
 
     def retry(

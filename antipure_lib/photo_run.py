@@ -98,14 +98,16 @@ def run_jobs(
 
 def _run(job: Job, settings: dict, work: Callable[[Photo, Path], str]) -> Outcome:
     check_file(job.photo)
+    _check_record(job)
     made_from = _origin(job) | {"input_sha256": _sha256(job.photo), "settings": settings}
     found = _read(job.record)
     why = _difference(found, made_from, job.output)
     if why is None:
         return Outcome(job, "kept", f"{job.photo} → {job.output}: already there, kept")
     photo = read_photo(job.photo)
-    for half in job.output.parent.glob(f".{escape(job.output.name)}.*.tmp"):  # of a run that was killed
-        half.unlink()
+    for path in (job.output, job.record):
+        for half in path.parent.glob(f".{escape(path.name)}.*.tmp"):  # of a run that was killed
+            half.unlink()
     if found is None:
         _write(job.record, made_from)  # from now on the name is this photo's, even if the run is killed
     try:
@@ -125,7 +127,8 @@ def _difference(found: dict | None, made_from: dict, output: Path) -> str | None
         return ""
     if found.get("input_sha256") != made_from["input_sha256"]:
         return "the photo has changed"
-    old, new = found.get("settings", {}), made_from["settings"]
+    old, new = found.get("settings"), made_from["settings"]
+    old = old if isinstance(old, dict) else {}
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         return f"other settings ({', '.join(changed)})"
@@ -156,9 +159,15 @@ def _record(output: Path) -> Path:
 def _read(record: Path) -> dict | None:
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # absent, no file, damaged: nothing is known of the photo
         return None
     return found if isinstance(found, dict) else None
+
+
+def _check_record(job: Job) -> None:
+    for path, fits, kind in ((job.record.parent, Path.is_dir, "folder"), (job.record, Path.is_file, "file")):
+        if os.path.lexists(path) and not fits(path):
+            raise ValueError(f"{job.photo}: its record belongs at {path}, which is no {kind}; remove that")
 
 
 def _write(record: Path, content: Mapping[str, object]) -> None:

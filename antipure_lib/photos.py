@@ -1,6 +1,7 @@
 """Photos of one's own: read at their own size with what belongs to them, and written back losslessly."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,17 @@ def read_photo(path: str | os.PathLike) -> Photo:
     """
     rgb, alpha, exif, notes = decode(path)
     return Photo(from_pil(rgb), alpha, exif, notes)
+
+
+def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Height and width as they are stored, from the file's header alone; None if that can't be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of size: whoever reads the photo says so
+            with Image.open(path) as file:
+                return file.height, file.width
+    except Exception:  # on damaged files decoders raise nearly anything
+        return None
 
 
 def save_photo(

@@ -4,10 +4,11 @@ import sys
 import pytest
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
-from tiny import tiny_stable_diffusion
+from tiny import sd15_folder, tiny_stable_diffusion, tiny_tokenizer
 
 import antipure_lib
 from antipure_lib.checkpoints import load_ddpm, load_stable_diffusion
+from antipure_lib.customize import FULL_SIZE, lora, save_lora
 from antipure_lib.data import data_path, identities, load_faces
 from antipure_lib.devices import pick_dtype
 from antipure_lib.diffusion import add_noise, alpha_bars, predict_eps
@@ -48,6 +49,31 @@ def test_a_local_stable_diffusion_comes_back_whole_and_silently(tmp_path, capfd)
         assert part.dtype == torch.float32 and not part.training
     pipe("a photo", num_inference_steps=2)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_of_stable_diffusion_15s_layout_learns_and_its_lora_loads_back(tmp_path, pictures):
+    """PNDM, a tokenizer of two files, four levels with attention in three: only the widths are smaller."""
+    folder = sd15_folder(tmp_path / "sd15")
+    assert {p.name for p in (folder / "tokenizer").iterdir()} >= {"vocab.json", "merges.txt"}
+    assert not (folder / "tokenizer" / "tokenizer.json").exists()
+    pipe = load_stable_diffusion(folder, "cpu")
+    assert type(pipe.scheduler).__name__ == "PNDMScheduler"
+    assert (
+        pipe.tokenizer("a photo of sks person").input_ids
+        == tiny_tokenizer()("a photo of sks person").input_ids
+    )
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    options = FULL_SIZE["lora"] | {"steps": 1, "lr": 1e-2}
+    learned = lora(pipe, pictures(1, side, side), **options)
+    save_lora(learned, tmp_path / "lora")
+    z, t, c = torch.randn((1, 4, 8, 8)), torch.tensor([7]), torch.randn((1, 12, 24))
+    with torch.no_grad():
+        before, expected = (p.unet(z, t, c).sample for p in (pipe, learned))
+        pipe.load_lora_weights(tmp_path / "lora")
+        assert torch.allclose(pipe.unet(z, t, c).sample, expected, atol=1e-6)
+    assert (expected - before).abs().max() > 1e-5
+    image = pipe("a photo of sks person", num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (side, side, 3)
 
 
 def test_dtype_on_request(make_ddpm, tmp_path):

@@ -117,7 +117,10 @@ def protect(tiny_folder, tmp_path, monkeypatch, capfd):
     def call(*names, method="antipure"):
         words = ["--out", "out", "--ddpm", str(tiny_folder), "--precision", "float32", "--steps", "1"]
         capfd.readouterr()
-        return main(["protect", *words, "--method", method, "--", *names]), *capfd.readouterr()
+        status = main(["protect", *words, "--method", method, "--", *names])
+        out, err = capfd.readouterr()
+        told = [line for line in err.splitlines(True) if not line.startswith("estimate: ")]
+        return status, out, "".join(told)
 
     return call
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from antipure_lib.__main__ import main
+from antipure_lib.doctor_command import WIDTH
 from antipure_lib.images import quantise, save_image
 from antipure_lib.inspection import compare_photos, radial_spectrum
 from antipure_lib.judge import Judge
@@ -105,7 +106,8 @@ def test_what_cannot_be_inspected_is_told_in_one_line(pair, tmp_path, capsys, se
 def test_doctor_finds_the_embedded_models(capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    found = {line[:28].strip(): line[28:] for line in lines}
+    assert all(line[WIDTH - 1] == " " for line in lines)  # no name runs into what was found
+    found = {line[:WIDTH].strip(): line[WIDTH:] for line in lines}
     assert found["torch"] == torch.__version__
     assert found["--ddpm nano"].startswith("loads, 3.5 M")
     assert found["--pipe nano"].startswith("loads, 10.8 M")

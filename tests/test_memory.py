@@ -1,6 +1,7 @@
 """The accounting against what autograd really keeps, and running out of memory against a smaller batch."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from antipure_lib.freqpure import freqpure
 from antipure_lib.memory import fake, free_memory, memory_plan, peak_bytes, tile_bytes
 from antipure_lib.micro_batch import MicroBatch
 from antipure_lib.purify import diffpure, gridpure
+from antipure_lib.tiles import tile_count
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_a_fake_copy_computes_nothing_and_leaves_the_original(guided):
 
 def planned(monkeypatch, images, free, gradients=True, calls=1, supports=True):
     monkeypatch.setattr(
-        memory, "tile_bytes", lambda ddpm, gradients, recompute=False: 40 if recompute else 100
+        memory, "tile_bytes", lambda ddpm, gradients, recompute=False, kept=False: 40 if recompute else 100
     )
     monkeypatch.setattr(memory, "SHARE", 1)
     monkeypatch.setattr(memory, "TENSORS", 0)
@@ -228,6 +230,45 @@ def test_auto_takes_what_fits_and_changes_nothing_but_memory(tiny_ddpm, pictures
     assert seen == [torch.device("cpu")]
     assert max(unet.sizes) == 7  # of ten tiles at two timesteps: three calls
     assert torch.equal(auto, antipure(tiny_ddpm, x, steps=2, batch=7))
+
+
+@pytest.mark.parametrize("balance", ["equal", "sum"])
+@pytest.mark.parametrize("side", [16, 32])  # one tile and ten
+def test_a_step_of_antipure_takes_no_more_than_planned(tiny_ddpm, pictures, monkeypatch, side, balance):
+    """The two timesteps are one call or two, and a call of all tiles is only half of the step."""
+    x, tiles = pictures(1, side, side), tile_count(side, side, 16)
+    rest = memory.TENSORS * 4 * 2 * tiles * 3 * 16 * 16
+    for batch in {2 * tiles, tiles, max(1, tiles - 1), 1}:
+        kept = batch == 2 * tiles
+        cost = tile_bytes(tiny_ddpm, gradients=True, kept=kept)
+        free = int((batch * cost + rest) / memory.SHARE) + 2
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
+        plans = []
+        made = memory.micro_batch(plans.append, tiny_ddpm, 2 * tiles, gradients=True)
+        (plan,) = plans
+        assert made.size == plan.batch <= batch and (plan.batch == batch or batch == tiles - 1)
+        for size in {batch, plan.batch}:
+            steps = antipure_steps(tiny_ddpm, x, steps=1, balance=balance, batch=size)
+            peak = peak_bytes(partial(next, steps))
+            assert 0.5 * size * cost < peak <= plan.rest + size * cost
+        assert peak <= plan.total - plan.model
+
+
+def test_tiles_in_parts_change_no_more_than_the_parts_do(tiny_ddpm, pictures):
+    """Recomputing in the backward pass is the same computation: no bit depends on what is kept."""
+    x = pictures(1, 32, 32)
+    keeping = MicroBatch(10)  # of whose whole nothing is known
+    parts = antipure(tiny_ddpm, x, steps=2, batch=10)
+    assert torch.equal(parts, antipure(tiny_ddpm, x, steps=2, batch=keeping))
+
+
+def test_a_plan_may_be_refused_before_the_work(tiny_ddpm, pictures):
+    def refuse(plan):
+        raise ValueError(f"not {plan.images} images")
+
+    for run, images in ((antipure_steps, 20), (gridpure, 10)):
+        with pytest.raises(ValueError, match=f"not {images} images"):
+            run(tiny_ddpm, pictures(1, 32, 32), batch=refuse)
 
 
 # running out of memory

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_transparency_is_kept_and_colours_under_it_too(tmp_path, mode):
     assert saved.mode == "RGBA"
     assert (np.asarray(saved.getchannel("A")) == np.asarray(alpha)).all()
     assert (np.asarray(saved)[..., :3] == pixels_of(changed)).all()
+
+
+@pytest.mark.parametrize("level", [0, 300, 65535])
+def test_sixteen_bit_grey_keeps_its_transparency(tmp_path, level):
+    """One of 65,536 greys is transparent, not those that 8 bits no longer tell from it."""
+    grey = np.array([[0, 1, 299, 300, 301, 65535]] * 2, np.uint16)
+    header = struct.pack(">IIBBBBB", 6, 2, 16, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in grey)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", level)), (b"IDAT", zlib.compress(rows))]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*chunks, (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "x.png").write_bytes(content)
+    photo = read_photo(tmp_path / "x.png")
+    assert (np.asarray(photo.alpha) == np.where(grey == level, 0, 255)).all()
+    assert (pixels_of(photo.x) == np.round(grey / 257)[..., None]).all()
+    saved = Image.open(save_photo(photo, photo.x, tmp_path / "y.png"))
+    assert saved.mode == "RGBA" and (np.asarray(saved.getchannel("A")) == np.asarray(photo.alpha)).all()
 
 
 def camera_exif():

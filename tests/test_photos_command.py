@@ -13,25 +13,33 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_stable_diffusion
+from torch._subclasses.fake_tensor import is_fake
 
 from antipure_lib.__main__ import main
 from antipure_lib.images import atomic, load_image, save_image
 from antipure_lib.photo_run import plan_jobs
 from antipure_lib.protect import PROTECTIONS, protect
-from antipure_lib.purifiers import purify
+from antipure_lib.purifiers import PURIFIERS, purify
 
 
 @pytest.fixture
 def run(tiny_folder, tmp_path, monkeypatch, capfd):
-    """run("protect", …) in an empty folder: (exit status, lines of stdout, lines of stderr)."""
+    """run("protect", …) in an empty folder: (exit status, lines of stdout, lines of stderr).
+
+    Of stderr, run.estimates holds what is told beforehand.
+    """
     monkeypatch.chdir(tmp_path)
+    estimates = []
 
     def call(command, *words, out="out"):
         options = [] if command == "inspect" else ["--ddpm", str(tiny_folder), "--precision", "float32"]
         capfd.readouterr()
         status = main([command, *map(str, words), *options, "--out", out])
-        return status, *(text.splitlines() for text in capfd.readouterr())
+        out, err = (text.splitlines() for text in capfd.readouterr())
+        estimates[:] = [line for line in err if line.startswith("estimate: ")]
+        return status, out, [line for line in err if line not in estimates]
 
+    call.estimates = estimates
     return call
 
 
@@ -160,7 +168,12 @@ def test_a_folder_where_a_photo_would_be_overwritten_is_refused(run, pictures):
         (["--eta", "0.5"], "--eta must be 1 … 255"),
         (["--steps", "0"], "--steps"),
         (["--seed", "-1"], "--seed"),
+        (["--seed", "9" * 20], "--seed must be 0"),
         (["--ddpm", "nowhere"], "unknown model 'nowhere'"),
+        (["--ddpm", "../nope"], "unknown model '../nope'; the known names are nano, .*local folder"),
+        (["--ddpm", "sd15"], "'sd15' is a StableDiffusionPipeline; it is for protect's --pipe"),
+        (["--ddpm", "anna/model"], "'anna/model' isn't on this machine: --download fetches it"),
+        (["--method", "mist", "--pipe", "sd15"], "'sd15' isn't on this machine: --download fetches it from"),
         (["--out", "me.jpg"], "JPEG discards.*--jpeg"),
         (["--out", "me.png"], "is a file; --out takes a folder"),
     ],
@@ -173,6 +186,149 @@ def test_bad_settings_are_refused_before_any_work(run, pictures, words, message,
     assert status == 1 and line.startswith("error: ")
     assert re.search(message, line)
     assert files(".") == before
+
+
+@pytest.mark.parametrize(
+    ("purifier", "message"),
+    [
+        ("gridpure0", "gridpure0: iterations must be at least 1, got 0"),
+        ("diffpure5000", "diffpure5000: t must be 1 … 1000"),
+        ("freqpure0x5", "freqpure0x5: rounds must be at least 1"),
+        ("jpeg500", "jpeg500: quality must be 1 … 95"),
+        ("blur0", "blur0: sigma must be positive"),
+        ("resize2", "resize2: factor must be in"),
+    ],
+)
+def test_bad_numbers_of_a_purifier_are_told_once(run, pictures, purifier, message):
+    for name, x in zip("ab", pictures(2), strict=True):
+        save_image(x, f"{name}.png")
+    status, out, err = run("purify", "a.png", "b.png", "--purifier", purifier)
+    assert (status, out) == (1, []) and len(err) == 1
+    assert err[0].startswith("error: --purifier ") and message in err[0]
+
+
+def test_help_tells_which_methods_take_any_size(capsys):
+    with pytest.raises(SystemExit):
+        main(["protect", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    any_size = re.search("photos of any size: (.*?)[.]", told)[1].split(", ")
+    own_size = re.search("size of --pipe's model: (.*?)[.]", told)[1].split(", ")
+    assert {"random", "antipure", "end-to-end"} <= set(any_size)
+    assert set(own_size) == {"advdm", "photoguard", "mist"}
+    learning = {"fsmg", "aspl", "simac"}  # from other photos, which the command line doesn't take
+    assert set(any_size) | set(own_size) == set(PROTECTIONS) - learning - {"none"}
+
+
+def test_an_estimate_comes_first_and_once(run, pictures):
+    for name, side in (("small", 16), ("large", 32)):
+        save_image(pictures(1, side, side)[0], f"{name}.png")
+    run("protect", "small.png", "large.png", "--steps", 2)
+    size, plan, time = run.estimates
+    assert size == "estimate: largest photo 32×32: 10 tiles of 16 px, 2 steps"
+    assert plan.startswith("estimate: memory: weights") and "20 images a step" in plan
+    assert re.search(r"by its first step about [\d.e-]+ \w+ for this photo, [\d.e-]+ \w+ for all", time)
+    run("protect", "small.png", "large.png", "--steps", 2)
+    assert run.estimates == []  # nothing is left to do
+    for purifier, runs in (("gridpure3", 30), ("diffpure7", 7), ("gridpure2x1", 20), ("freqpure2x3", 8)):
+        assert run("purify", "large.png", "--purifier", purifier, out=purifier)[0] == 0
+        size, plan = run.estimates
+        assert f"32×32: 10 tiles of 16 px, {runs} times through the model; about" in size
+        assert "10 images a step" in plan
+    run("purify", "large.png", "--purifier", "jpeg75", out="jpeg")
+    assert run.estimates == []
+
+
+def test_the_estimate_counts_the_models_calls(run, pictures, make_ddpm, monkeypatch):
+    from diffusers import UNet2DModel
+
+    calls, forward = [], UNet2DModel.forward
+
+    def counted(unet, *words, **options):
+        if not is_fake(words[0]):
+            calls.append(len(words[0]))
+        return forward(unet, *words, **options)
+
+    monkeypatch.setattr(UNet2DModel, "forward", counted)
+    save_image(pictures(1, 32, 32)[0], "a.png")
+    for purifier in ("gridpure3", "freqpure2x3", "diffpure4"):
+        del calls[:]
+        run("purify", "a.png", "--purifier", purifier, out=purifier)
+        (told,) = re.findall(r"(\d+) times through", run.estimates[0])
+        assert sum(calls) == 10 * (int(told) + 1)  # once to see how long it takes
+
+
+def test_photos_that_need_more_memory_than_there_is_are_refused(run, pictures, monkeypatch):
+    small, large = pictures(1, 16, 16)[0], pictures(1, 64, 80)[0]
+    save_image(small, "small.png")
+    save_image(large, "large.png")
+    from antipure_lib import memory
+
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1_500_000)
+    for words in (["protect", "--steps", 1], ["purify", "--purifier", "gridpure1"]):
+        status, out, err = run(words[0], "large.png", "small.png", *words[1:], out=words[0])
+        assert status == 1 and out[-1] == f"{words[0]}: 1 made, 0 kept, 1 failed"
+        (line,) = err
+        assert re.search(
+            r"large.png: 80×64 pixels need about \d[.]\d GB .* 0.0 GB are free; make .*smaller", line
+        )
+        assert "all that is free" in run.estimates[1]
+
+
+@pytest.mark.parametrize("settings", [[1], None, "x"])
+def test_a_record_with_strange_settings_is_no_record(run, pictures, settings):
+    save_image(pictures(1)[0], "a.png")
+    run("purify", "a.png", "--purifier", "jpeg75")
+    record = Path("out/.manifest/a.png.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"settings": settings}))
+    status, out, err = run("purify", "a.png", "--purifier", "jpeg75")
+    assert (status, err) == (0, []) and "made again" in out[0]
+    assert "kept" in run("purify", "a.png", "--purifier", "jpeg75")[1][0]
+
+
+def test_a_record_that_is_no_file_costs_its_photo_alone(run, pictures):
+    for name, x in zip("ab", pictures(2), strict=True):
+        save_image(x, f"{name}.png")
+    words = ("purify", "a.png", "b.png", "--purifier", "jpeg75")
+    Path("out/.manifest/a.png.json").mkdir(parents=True)
+    status, out, err = run(*words)
+    assert status == 1 and out[-1] == "out: 1 made, 0 kept, 1 failed"
+    assert err == [
+        "error: a.png: its record belongs at out/.manifest/a.png.json, which is no file; remove that"
+    ]
+    Path("else").mkdir()
+    Path("else/.manifest").write_text("a file")
+    status, out, err = run(*words, out="else")
+    assert (
+        status == 1
+        and len(err) == 2
+        and "a.png: its record belongs at else/.manifest, which is no folder" in err[0]
+    )
+    assert set(files("else")) == {".manifest"}
+
+
+def test_another_versions_purifier_is_run_again(run, pictures, monkeypatch):
+    save_image(pictures(1)[0], "a.png")
+    run("purify", "a.png", "--purifier", "gridpure1")
+    assert "kept" in run("purify", "a.png", "--purifier", "gridpure1")[1][0]
+    monkeypatch.setitem(PURIFIERS, "gridpure", partial(PURIFIERS["gridpure"], gamma=0.2))
+    _, out, _ = run("purify", "a.png", "--purifier", "gridpure1")
+    assert out[0].endswith("made again: other settings (defaults)")
+
+
+def test_transparency_that_jpeg_cannot_hold_is_told_before_the_work(run, pictures, monkeypatch):
+    module = sys.modules["antipure_lib.protect"]  # the package's name of it is a function
+    image = Image.new("RGBA", (16, 16), (10, 200, 30, 77))
+    image.save("glass.png")
+    monkeypatch.setattr(module, "protect_steps", lambda *words, **options: pytest.fail("it began"))
+    status, _, err = run("protect", "glass.png", "--jpeg", "--method", "random")
+    assert status == 1
+    assert err == ["error: glass.png: JPEG can't hold the photo's transparency; leave --jpeg out"]
+
+
+def test_jpeg_of_an_unchanged_photo_says_so(run, pictures):
+    save_image(pictures(1)[0], "a.png")
+    status, out, _ = run("protect", "a.png", "--method", "none", "--jpeg")
+    assert status == 0 and "no perturbation that JPEG could destroy" in out[0] and "nan" not in out[0]
 
 
 def test_latent_methods_take_photos_of_the_models_size_alone(run, pictures, tmp_path):
@@ -273,10 +429,8 @@ def test_a_model_that_gives_nan_is_told(run, pictures, make_ddpm, capfd):
     pipe.save_pretrained("model")
     save_image(pictures(1)[0], "a.png")
     assert main(["protect", "a.png", "--ddpm", "model", "--steps", "1", "--out", "out"]) == 1
-    assert (
-        capfd.readouterr().err
-        == "error: a.png: the model gave NaN or infinite losses; try --precision float32\n"
-    )
+    err = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("estimate: ")]
+    assert err == ["error: a.png: the model gave NaN or infinite losses; try --precision float32"]
     assert not files()
 
 
@@ -302,10 +456,11 @@ def test_a_killed_run_goes_on(pictures, tiny_folder, tmp_path):
     process.kill()
     process.wait()
     assert not (out / "c.png").exists()
-    recorded = [path for path in out.glob(".manifest/*") if "output_sha256" in path.read_text()]
+    recorded = [path for path in out.glob(".manifest/[!.]*") if "output_sha256" in path.read_text()]
     stamps = {out / path.stem: (out / path.stem).stat().st_mtime_ns for path in recorded}
     (out / ".b.png.123.tmp").write_bytes(b"half")
     (out / ".c.png.123.tmp").write_bytes(b"half")
+    (out / ".manifest" / ".c.png.json.123.tmp").write_bytes(b"half")
     assert main(command(out, tiny_folder, *names)) == 0
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert main(command(tmp_path / "whole", tiny_folder, *names)) == 0

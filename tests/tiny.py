@@ -1,7 +1,16 @@
 """A Stable Diffusion pipeline with all its parts and random weights, small enough to train in a test."""
 
+import json
+from pathlib import Path
+
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WORDS = "a photo of sks person with brown hair green background".split()
@@ -9,6 +18,12 @@ WORDS = "a photo of sks person with brown hair green background".split()
 
 def tiny_tokenizer(words: list[str] = WORDS, max_length: int = 12) -> CLIPTokenizer:
     """A CLIPTokenizer that knows the letters and, by merging them from left to right, these words."""
+    vocab, merges = tiny_vocabulary(words)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
+
+
+def tiny_vocabulary(words: list[str] = WORDS) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The tokens with their numbers, and the merges, of `tiny_tokenizer`."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
     merges = []
@@ -19,8 +34,7 @@ def tiny_tokenizer(words: list[str] = WORDS, max_length: int = 12) -> CLIPTokeni
                 merges.append((left, right))
                 tokens.append(left + right)
             left += right
-    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
+    return {token: index for index, token in enumerate(dict.fromkeys(tokens))}, merges
 
 
 def tiny_stable_diffusion(seed: int = 0, prediction_type: str = "epsilon") -> StableDiffusionPipeline:
@@ -82,3 +96,65 @@ def tiny_stable_diffusion(seed: int = 0, prediction_type: str = "epsilon") -> St
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def sd15_folder(folder: Path) -> Path:
+    """A folder laid out as Stable Diffusion 1.5's, with its configuration but for widths; random weights.
+
+    64×64 px images, latents 4×8×8, PNDM, the tokenizer as vocab.json and merges.txt.
+    """
+    tokenizer = tiny_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            block_out_channels=(8, 16, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=64,
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32, 64, 64),
+            attention_head_dim=8,
+            cross_attention_dim=24,
+            norm_num_groups=16,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=24,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=12,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+    scheduler = PNDMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    vocab, merges = tiny_vocabulary()
+    words = folder / "tokenizer"
+    (words / "tokenizer.json").unlink(missing_ok=True)  # newer versions write this one file in place of two
+    (words / "vocab.json").write_text(json.dumps(vocab))
+    (words / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return folder

@@ -97,14 +97,21 @@ def run_one(case: str) -> None:
     print(tensors, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 
-def step_bytes(ddpm: SimpleNamespace, batch: MicroBatch, side: int = 512) -> int:
-    """One step of AntiPure with all three terms, each with its own backward pass: all its tensors."""
+def step_bytes(ddpm: SimpleNamespace, batch: MicroBatch, balance: str = "equal", side: int = 512) -> int:
+    """One step of AntiPure with all three terms: all its tensors.
+
+    balance: "equal", the default of `antipure_steps`: a call for each timestep and a backward pass for each
+    term. "sum": one call, one backward pass.
+    """
     with fake(ddpm.unet) as unet:
-        loss = antipure_loss(SimpleNamespace(unet=unet, scheduler=ddpm.scheduler), (side, side), batch=batch)
+        model, one_call = SimpleNamespace(unet=unet, scheduler=ddpm.scheduler), balance == "sum"
+        loss = antipure_loss(model, (side, side), batch=batch, one_call=one_call)
 
         def run():
             x = torch.zeros((1, 3, side, side), requires_grad=True)
             terms = list(loss(x, torch.Generator().manual_seed(0)).values())
+            if one_call:
+                terms = [sum(terms)]
             for term in terms:
                 torch.autograd.grad(term.sum(), x, retain_graph=term is not terms[-1])
 
@@ -164,12 +171,13 @@ def steps_table() -> str:
     for dtype, name in NAMES.items():
         ddpm = purifier(dtype)
         weights = size(ddpm.unet)
-        for batch in (MicroBatch(1), MicroBatch(1, recompute=True)):
-            counted, plan = step_bytes(ddpm, batch), memory_plan(ddpm, 2 * tiles, free=2**62)
-            tile = tile_bytes(ddpm, True, batch.recompute)
-            how = "AntiPure" + (", blocks recomputed" if batch.recompute else "")
+        rest = memory_plan(ddpm, 2 * tiles, free=2**62).rest
+        for balance, recompute in (("equal", False), ("equal", True), ("sum", False)):
+            counted = step_bytes(ddpm, MicroBatch(1, recompute, whole=2 * tiles), balance)
+            tile = tile_bytes(ddpm, True, recompute)
+            how = f'AntiPure, "{balance}"' + (", blocks recomputed" if recompute else "")
             rows.append(
-                [name, how, gb(weights), gb(counted), gb(weights + counted), gb(weights + plan.rest + tile)]
+                [name, how, gb(weights), gb(counted), gb(weights + counted), gb(weights + rest + tile)]
             )
             print(*rows[-1], flush=True)
         counted, plan = purified_bytes(ddpm, 1), memory_plan(ddpm, tiles, False, free=2**62)
@@ -244,8 +252,9 @@ Not in any figure: a GPU's context (0.3 to 0.5 GB), its convolutions' workspaces
 
 {tiles}
 
-AntiPure on one 512 px photo sends ten tiles at two timesteps through the UNet. Whole steps, all three terms,
-each with its own backward pass; *planned* is what `memory_plan` says before:
+AntiPure on one 512 px photo sends ten tiles at two timesteps through the UNet. Whole steps, all three terms:
+balance "equal", the default, has a call for each timestep and a backward pass for each term, "sum" one of
+each; *planned* is what `memory_plan` says before:
 
 {steps}
 
