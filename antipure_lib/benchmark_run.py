@@ -33,8 +33,7 @@ def benchmark(
     """
     cells = list(dict.fromkeys(cells))
     done = finished_rows(out)
-    if done and cells:
-        _check(out, done, cells, models, workers)
+    _check(out, done, cells, models, workers)
     missing = [cell for cell in cells if tuple(cell) not in done]
     group.wait()  # all have read the same table before anyone writes
     if Path(out).exists() and group.main:
@@ -110,6 +109,8 @@ def _check(out, done, cells, models, workers) -> None:
                 raise ValueError(
                     f"{out} holds rows with {name}={there}, not {here}; name another file with --out"
                 )
+    if not (done and cells):
+        return
     before = torch.get_num_threads()
     try:
         if workers > 1:

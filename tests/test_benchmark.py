@@ -168,6 +168,10 @@ def test_the_estimate_counts_what_cells_share_once(world, monkeypatch):
         (["--identities", "p99"], "p01, p02"),
         (["--customize", "magic"], "dreambooth, lora"),
         (["--workers", "0"], "--workers"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--samples", "0"], "--samples must be at least 1"),
+        (["--learning", "0"], "--learning must be at least 1"),
+        (["--eta", "0.5"], "--eta must be 1"),
     ],
 )
 def test_bad_names_are_refused_at_once(words, message, tmp_path, capsys):
@@ -193,8 +197,11 @@ def test_other_models_or_options_want_another_file(tmp_path, world):
         (cell._replace(identity="p03"), {"options": {"random": {"step_size": 0.1}}}),
         (cell._replace(protect="none"), {"samples": 3}),
     ):
-        with pytest.raises(ValueError, match="other models, options or threads"):
+        with pytest.raises(ValueError, match="other models, arguments or threads"):
             list(benchmark([other], tmp_path / "t.csv", models | more))
+    # Also where nothing is missing: a finished table isn't taken for one of other settings.
+    with pytest.raises(ValueError, match="other models, arguments or threads, such as those of 'random'"):
+        list(benchmark([cell], tmp_path / "t.csv", models | {"samples": 3}))
     (kept,) = read_rows(tmp_path / "t.csv")
     assert kept["cell"] == row["cell"] and kept["setup"] == row["setup"]
 
