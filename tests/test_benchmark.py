@@ -200,7 +200,7 @@ def test_other_models_or_options_want_another_file(tmp_path, world):
         with pytest.raises(ValueError, match="other models, arguments or threads"):
             list(benchmark([other], tmp_path / "t.csv", models | more))
     # Also where nothing is missing: a finished table isn't taken for one of other settings.
-    with pytest.raises(ValueError, match="other models, arguments or threads, such as those of 'random'"):
+    with pytest.raises(ValueError, match="such as those of 'random'"):
         list(benchmark([cell], tmp_path / "t.csv", models | {"samples": 3}))
     (kept,) = read_rows(tmp_path / "t.csv")
     assert kept["cell"] == row["cell"] and kept["setup"] == row["setup"]
