@@ -15,6 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WORDS = "a photo of sks person with brown hair green background".split()
 
+NOISE = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)  # Stable Diffusion's
+
 
 def tiny_tokenizer(words: list[str] = WORDS, max_length: int = 12) -> CLIPTokenizer:
     """A CLIPTokenizer that knows the letters and, by merging them from left to right, these words."""
@@ -63,28 +65,35 @@ def tiny_stable_diffusion(seed: int = 0, prediction_type: str = "epsilon") -> St
             cross_attention_dim=16,
             norm_num_groups=4,
         )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=12,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        text_encoder = _text_encoder(tokenizer, width=16, inner=16, layers=1)
     scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
+        **NOISE,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type=prediction_type,
     )
-    pipe = StableDiffusionPipeline(
+    pipe = _pipeline(vae, text_encoder, tokenizer, unet, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _text_encoder(tokenizer, width: int, inner: int, layers: int) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def _pipeline(vae, text_encoder, tokenizer, unet, scheduler) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
@@ -94,8 +103,6 @@ def tiny_stable_diffusion(seed: int = 0, prediction_type: str = "epsilon") -> St
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def sd15_folder(folder: Path) -> Path:
@@ -122,36 +129,14 @@ def sd15_folder(folder: Path) -> Path:
             cross_attention_dim=24,
             norm_num_groups=16,
         )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=24,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=12,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        text_encoder = _text_encoder(tokenizer, width=24, inner=32, layers=2)
     scheduler = PNDMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
+        **NOISE,
         skip_prk_steps=True,
         set_alpha_to_one=False,
         steps_offset=1,
     )
-    StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    _pipeline(vae, text_encoder, tokenizer, unet, scheduler).save_pretrained(folder)
     vocab, merges = tiny_vocabulary()
     words = folder / "tokenizer"
     (words / "tokenizer.json").unlink(missing_ok=True)  # newer versions write this one file in place of two
