@@ -31,6 +31,7 @@ NEEDS = {
     "pfg": {"ddpm"},
     "etg": {"ddpm"},
     "antipure": {"ddpm"},
+    "antipure-paper": {"ddpm"},
     "antipure-pfg": {"ddpm"},
     "antipure-etg": {"ddpm"},
     "end-to-end": {"ddpm"},
