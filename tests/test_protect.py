@@ -101,6 +101,14 @@ def test_ablations_are_antipure_with_other_weights(models, tiny_ddpm, pictures, 
     assert torch.equal(protect(name, x, steps=3, seed=2, patch=4, **models), expected)
 
 
+def test_the_papers_recipe_is_the_plain_sum_without_momentum(models, tiny_ddpm, pictures):
+    """arXiv 2509.13922: L_ddpm + λ1·e^{ᾱ−1}·L_fre + λ2·e^{L_err}, λ1 = λ2 = 0.5, sign steps."""
+    x = pictures(2)
+    recipe = {"balance": "sum", "weights": (1, 0.5, 0.5), "momentum": 0, "patch": 4}
+    expected = antipure(tiny_ddpm, x, steps=3, seed=2, **recipe)
+    assert torch.equal(protect("antipure-paper", x, steps=3, seed=2, patch=4, **models), expected)
+
+
 def test_all_states_come_and_the_last_is_what_protect_returns(models, pictures):
     x, eta = pictures(2), 9 / 255
     states = list(protect_steps("mist", x, steps=5, eta=eta, **models))
