@@ -158,6 +158,15 @@ def _tell(line: object) -> None:
     tqdm.write(f"estimate: {line}", file=sys.stderr)
 
 
+def _tiles(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int, tuple[int, int]]:
+    """Tiles of photos of these sizes together; of the one with most, and its size once it is padded."""
+    from .tiles import tile_count
+
+    padded = [(max(height, side), max(width, side)) for height, width in sizes]
+    tiles = [tile_count(*size, side) for size in padded]
+    return sum(tiles), *max(zip(tiles, padded, strict=True))
+
+
 def _time(seconds: float) -> str:
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
@@ -270,13 +279,11 @@ def _protection(
         return f"JPEG leaves {kept_by_jpeg(photo.x, x_adv):.0%} of the perturbation; PNG leaves all"
 
     def estimate(sizes):
-        padded = [tuple(max(length, side) for length in size) for size in sizes]
-        tiles = [tile_count(*size, side) for size in padded]
-        (height, width), most = max(zip(padded, tiles, strict=True), key=lambda pair: pair[1])
+        total, most, (height, width) = _tiles(sizes, side)
         _tell(f"largest photo {width}×{height}: {most} tiles of {side} px, {args.steps} steps")
         # Never run: plans are made before the first step.
         protect_steps(args.method, torch.zeros(()).expand(3, height, width), **models, **chosen, batch=_tell)
-        pace["tiles"] = sum(tiles)
+        pace["tiles"] = total
 
     return settings, work, estimate if "ddpm" in needed else None
 
@@ -294,7 +301,6 @@ def _purification(
     from .memory import memory_plan
     from .photos import at_least, save_photo
     from .purifiers import DIFFUSION, PURIFIERS, parse_purifier, purify
-    from .tiles import tile_count
 
     kind, numbers = parse_purifier(args.purifier)
     settings: dict[str, object] = dict(purifier=args.purifier, keep_metadata=args.keep_metadata)
@@ -322,9 +328,7 @@ def _purification(
         return ""
 
     def estimate(sizes):
-        padded = [tuple(max(length, side) for length in size) for size in sizes]
-        tiles = [tile_count(*size, side) for size in padded]
-        (height, width), most = max(zip(padded, tiles, strict=True), key=lambda pair: pair[1])
+        total, most, (height, width) = _tiles(sizes, side)
         plan = memory_plan(ddpm, most, gradients=False)
         given = {name: p.default for name, p in signature(PURIFIERS[kind]).parameters.items()} | numbers
         if kind == "freqpure":  # and a look at t_ref in each round
@@ -334,7 +338,7 @@ def _purification(
         noise, began = torch.zeros((plan.batch, 3, side, side), device=ddpm.unet.device), time.perf_counter()
         with torch.no_grad():
             predict(ddpm, noise, 0, plan.batch)[0].sum().item()  # the device has finished
-        seconds = (time.perf_counter() - began) / plan.batch * runs * sum(tiles)
+        seconds = (time.perf_counter() - began) / plan.batch * runs * total
         _tell(
             f"largest photo {width}×{height}: {most} tiles of {side} px, {runs} times through the model; "
             f"about {_time(seconds)} for all photos"

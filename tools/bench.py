@@ -192,9 +192,9 @@ def means(s: Setting) -> Iterator[Row]:
     yield s.row("means", "no wait for the device in a step (sum)", partial(waiting, step()), ours)
 
 
-def waiting(step: Callable) -> None:
-    """A step, and a look at its losses as a progress bar would take it."""
-    print(end="" if sum(value.sum().item() for value in step().losses.values()) else " ")
+def waiting(step: Callable) -> float:
+    """A step, and its loss as a progress bar would show it."""
+    return sum(value.sum().item() for value in step().losses.values())
 
 
 def shares(s: Setting) -> Iterator[Row]:
