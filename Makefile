@@ -29,9 +29,10 @@ walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_
 	$(BIN)/python -m antipure_lib walk $(ARGS)
 
 # nbval's own kernel choice is this environment's. A process a core, each with one thread, finishes sooner than
-# one process with all of them; loadfile keeps a notebook's cells in one process.
+# one process with all of them; loadfile keeps a notebook's cells in one process, and without reordering the
+# files with most tests don't come first, which are short, but the longest.
 test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --maxprocesses 4 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests $(ARGS)
 
 # Also a torch with CUDA, some gigabytes: the oldest one is on PyPI in no other build.
@@ -39,7 +40,7 @@ floors: $(READY) ## run the tests with the oldest packages that pyproject.toml a
 	$(PYTHON) -m venv $(FLOORS)
 	$(BIN)/python tools/floors.py > $(FLOORS)/constraints.txt
 	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -c $(FLOORS)/constraints.txt -e '.[all]'
-	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --maxprocesses 4 tests $(ARGS)
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 tests $(ARGS)
 
 bench: $(READY) ## measure speed into data/results/speed.md (ARGS=--quick for a look)
 	$(BIN)/python tools/bench.py $(ARGS)

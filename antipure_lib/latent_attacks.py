@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .customize import check_size, latents, posterior, text_embeddings, training_target
 from .diffusion import add_noise, alpha_bars
+from .fine_tune import check_size, latents, posterior, text_embeddings, training_target
 from .generate import at_least_one
 from .noise import randint, randn
 from .pgd import PGDState, pgd

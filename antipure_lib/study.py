@@ -42,14 +42,14 @@ CHAIN = ["none", "gridpure2x20"]
 PARTS = {
     "main": dict(protections=MAIN, purifiers=CHAIN),
     "rivals": dict(protections=RIVALS, purifiers=CHAIN),
-    "ablation": dict(protections=ABLATION, purifiers=CHAIN),
     "iterations": dict(
         protections=["none", "random", "antipure", "aspl"],
         purifiers=["gridpure10", "gridpure20", "gridpure30"],
     ),
+    "ablation": dict(protections=ABLATION, purifiers=CHAIN),
     "dreambooth": dict(protections=PAPER, purifiers=CHAIN, customizers=["dreambooth"]),
     "transfer": dict(protections=PAPER, purifiers=["jpeg75", "diffpure100", "waifu2x"]),
-    "the rest": dict(
+    "full grid": dict(
         protections=PAPER + ABLATION + OTHERS,
         purifiers=[*CHAIN, "jpeg75", "diffpure100", "waifu2x"],
         customizers=["lora", "dreambooth"],

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .customize import (
-    check_size,
-    dreambooth,
-    dreambooth_steps,
-    latents,
-    posterior,
-    text_embeddings,
-    train_steps,
-    working_copy,
-)
+from .customize import dreambooth, dreambooth_steps
+from .fine_tune import check_size, latents, posterior, text_embeddings, train_steps, working_copy
 from .generate import at_least_one, generate
 from .latent_attacks import PROMPT, advdm_loss, advdm_steps, denoising_error, networks, sample_latents
 from .noise import randn

@@ -68,10 +68,8 @@ def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contr
         "protects at all": tuple(better(ours, c, figure=figure) for c in CONTROLS),
         "best after purification": tuple(better(ours, r, figure=figure) for r in RIVALS),
         "lowest LPIPS at equal η": tuple(better(ours, r, "none", "lpips") for r in RIVALS),
-        "stronger with more purification": (
-            stronger(ours, figure=figure),
-            fades("aspl", figure=figure),
-        ),
+        "stronger with more purification": (stronger(ours, figure=figure),),
+        "rivals fade with more purification": (fades("aspl", figure=figure),),
         "transfers to other purifiers": tuple(
             better(ours, c, p, figure) for p in ("diffpure100", "waifu2x") for c in CONTROLS
         ),

@@ -6,6 +6,11 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first: processes that share the files out would wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True)
 def threads_stay():
     """Another number of threads means other last bits for every test that follows in this process."""

@@ -19,7 +19,7 @@ from stamp_notebooks import repository
 
 ROOT = Path(__file__).parent.parent
 WIDGETS = ("ipywidgets==7.7.1", "ipython-genutils==0.2.0")  # what Colab has had for years
-FAST = {"STEPS": 3, "ITERATIONS": 3, "LEARNING": 3}
+FAST = {"STEPS": 3, "ITERATIONS": 3, "LEARNING": 3, "SAMPLES": 6}
 RUN = """
 import json, sys, papermill
 papermill.execute_notebook(*sys.argv[1:3], json.loads(sys.argv[3]), cwd=".")

@@ -18,13 +18,11 @@ from antipure_lib.customize import (
     add_lora,
     dreambooth,
     dreambooth_steps,
-    latents,
     lora,
     lora_steps,
     save_lora,
-    train_steps,
-    working_copy,
 )
+from antipure_lib.fine_tune import latents, train_steps, working_copy
 from antipure_lib.generate import generate
 from antipure_lib.memory import peak_bytes
 from antipure_lib.noise import image_generators

@@ -16,7 +16,9 @@ from tiny import tiny_stable_diffusion
 from torch._subclasses.fake_tensor import is_fake
 
 from antipure_lib.__main__ import main
+from antipure_lib.antipure import antipure
 from antipure_lib.images import atomic, load_image, save_image
+from antipure_lib.pgd import fast
 from antipure_lib.photo_run import plan_jobs
 from antipure_lib.protect import PROTECTIONS, protect
 from antipure_lib.purifiers import PURIFIERS, purify
@@ -58,6 +60,17 @@ def test_protecting_equals_the_library_and_keeps_the_budget(run, pictures, make_
     assert torch.equal(load_image("out/me.png"), expected)
     assert 0 < (load_image("out/me.png") - x).abs().max() <= 5 / 255 + 1e-6
     assert set(files()) == {"me.png", ".manifest/me.png.json"}
+
+
+def test_fast_takes_ten_long_steps_or_as_many_as_steps_says(run, pictures, make_ddpm):
+    x, eta = pictures(1, 16, 16)[0], 8 / 255
+    save_image(x, "me.png")
+    for words, steps in (([], 10), (["--steps", 3], 3)):
+        _, out, _ = run("protect", "me.png", "--fast", *words)
+        assert torch.equal(load_image("out/me.png"), antipure(make_ddpm(), x, eta=eta, **fast(eta, steps)))
+    assert out[0].endswith("made again: other settings (steps)")
+    _, out, _ = run("protect", "me.png", "--steps", 3)
+    assert out[0].endswith("made again: other settings (momentum, step_size)")
 
 
 def test_purifying_equals_the_library(run, pictures, make_ddpm):
@@ -167,6 +180,7 @@ def test_a_folder_where_a_photo_would_be_overwritten_is_refused(run, pictures):
         (["--method", "aspl"], "other photos of the person.*use random, pixel-ddpm, pfg, etg, antipure"),
         (["--eta", "0.5"], "--eta must be 1 … 255"),
         (["--steps", "0"], "--steps"),
+        (["--fast", "--method", "random"], "--fast is for --method antipure, not random"),
         (["--seed", "-1"], "--seed"),
         (["--seed", "9" * 20], "--seed must be 0"),
         (["--ddpm", "nowhere"], "unknown model 'nowhere'"),

@@ -17,7 +17,8 @@ from test_latent_attacks import (
 )
 from tiny import tiny_stable_diffusion
 
-from antipure_lib.customize import dreambooth, text_embeddings
+from antipure_lib.customize import dreambooth
+from antipure_lib.fine_tune import text_embeddings
 from antipure_lib.generate import generate
 from antipure_lib.images import load_image, quantise_within, save_image
 from antipure_lib.latent_attacks import advdm_steps

@@ -40,7 +40,7 @@ from antipure_lib import (
     randn,
     sample_size,
 )
-from antipure_lib.customize import latents, text_embeddings
+from antipure_lib.fine_tune import latents, text_embeddings
 from antipure_lib.generate import autocast
 from antipure_lib.tiles import tile_count
 

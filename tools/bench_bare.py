@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from antipure_lib import frozen, randn, sample_size
-from antipure_lib.customize import text_embeddings
+from antipure_lib.fine_tune import text_embeddings
 from antipure_lib.generate import autocast
 
 if TYPE_CHECKING:

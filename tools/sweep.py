@@ -20,7 +20,7 @@ import torch
 from render_faces import photos_of
 
 from antipure_lib import Judge, gridpure, load_ddpm, load_stable_diffusion
-from antipure_lib.customize import latents
+from antipure_lib.fine_tune import latents
 from antipure_lib.protect import protect
 
 OUT = Path(__file__).resolve().parents[1] / "data/results/sweep.jsonl"

@@ -1,0 +1,237 @@
+"""What `protect` and `purify` of the command line do to one photo, and the settings that it depends on.
+
+Everything heavy is imported where it is used: the command line starts without torch.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from .photos_estimate import Estimate, Work, duration, tell, tiles_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from .memory import MemoryPlan
+
+
+def protection(
+    args: argparse.Namespace, device: str, silent: bool | None
+) -> tuple[dict[str, object], Work, Estimate | None]:
+    """The settings that a protected photo depends on, what protects one, what tells of all."""
+    import torch
+    from tqdm import tqdm
+
+    from .checkpoints import load_ddpm, load_stable_diffusion
+    from .diffusion import sample_size
+    from .digests import defaults
+    from .images import quantise_within
+    from .pgd import fast
+    from .photos import at_least, kept_by_jpeg, save_photo
+    from .protect import PROTECTIONS, needs, protect_steps
+    from .tiles import tile_count
+
+    if not 1 <= args.eta <= 255:
+        raise ValueError(f"--eta must be 1 … 255 (steps of 1/255), got {args.eta:g}")
+    steps = args.steps if args.steps is not None else 10 if args.fast else 100
+    if steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {steps}")
+    if args.fast and args.method != "antipure":
+        raise ValueError(f"--fast is for --method antipure, not {args.method}; leave it out")
+    any_size = ", ".join(methods()[0])
+    needed = needs(args.method)
+    if "set_a" in needed:
+        raise ValueError(
+            f"--method {args.method} learns from other photos of the person, which this command "
+            f"doesn't take; use {any_size}"
+        )
+    models, settings, side = {}, {}, 1
+    if "ddpm" in needed:
+        models["ddpm"] = _load(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
+        side = sample_size(models["ddpm"])
+        settings |= _identity("ddpm", args.ddpm, models["ddpm"], ("unet",))
+    if "pipe" in needed:
+        models["pipe"] = _load(load_stable_diffusion, args.pipe, device, args.download)
+        settings |= _identity("pipe", args.pipe, models["pipe"], ("vae", "unet", "text_encoder"))
+        latent_side = models["pipe"].unet.config.sample_size * models["pipe"].vae_scale_factor
+    eta = args.eta / 255
+    chosen = dict(eta=eta, seed=args.seed) | (fast(eta, steps) if args.fast else dict(steps=steps))
+    settings |= chosen | dict(method=args.method, keep_metadata=args.keep_metadata, jpeg=args.jpeg)
+    settings["defaults"] = defaults(PROTECTIONS[args.method])  # another version's photo is made again
+
+    pace = {}  # tiles of all photos, until the first step of the first has told their time
+
+    def attack(x, check):
+        began = time.perf_counter()
+        # No setting: how many tiles go through the model at a time moves last bits alone.
+        fitting = {"batch": check} if "ddpm" in needed else {}
+        states = protect_steps(args.method, x, **models, **chosen, **fitting)
+        losses = 0  # summed where they are, so that the host waits for the device at the end alone
+        for state in tqdm(states, total=steps, unit="step", leave=False, disable=silent):
+            x_adv = state.x_adv
+            losses = losses + sum(state.losses.values())
+            if pace:
+                x_adv.sum().item()  # the device has finished
+                seconds = (time.perf_counter() - began) * steps
+                total = seconds / tile_count(*x.shape[-2:], side) * pace.pop("tiles")
+                tell(f"by its first step about {duration(seconds)} for this photo, {duration(total)} for all")
+        # The sign of NaN is 0: the photo would stay as it is and look finished.
+        if not torch.as_tensor(losses).isfinite().all():
+            raise ValueError("the model gave NaN or infinite losses; try --precision float32")
+        return x_adv.to(x).view_as(x)
+
+    def work(photo, path):
+        size = tuple(photo.x.shape[-2:])
+        if "pipe" in models and size != (latent_side, latent_side):
+            raise ValueError(
+                f"{args.method} works at the latent model's size alone, {latent_side}×{latent_side}, "
+                f"and this photo has {size[1]}×{size[0]}; at any size work {any_size}"
+            )
+        if args.jpeg and photo.alpha is not None:
+            raise ValueError("JPEG can't hold the photo's transparency; leave --jpeg out")
+        check = _must_fit(photo.x)
+        x_adv = quantise_within(at_least(side, photo.x, lambda x: attack(x, check)), photo.x, eta)
+        save_photo(photo, x_adv, path, args.keep_metadata, args.jpeg)
+        if not args.jpeg:
+            return ""
+        if x_adv.equal(photo.x):
+            return "there is no perturbation that JPEG could destroy"
+        return f"JPEG leaves {kept_by_jpeg(photo.x, x_adv):.0%} of the perturbation; PNG leaves all"
+
+    def estimate(sizes):
+        total, most, (height, width) = tiles_of(sizes, side)
+        tell(f"largest photo {width}×{height}: {most} tiles of {side} px, {steps} steps")
+        # Never run: plans are made before the first step.
+        protect_steps(args.method, torch.zeros(()).expand(3, height, width), **models, **chosen, batch=tell)
+        pace["tiles"] = total
+
+    return settings, work, estimate if "ddpm" in needed else None
+
+
+def purification(
+    args: argparse.Namespace, device: str, silent: bool | None
+) -> tuple[dict[str, object], Work, Estimate | None]:
+    """The settings that a purified photo depends on, what purifies one, what tells of all."""
+    import torch
+
+    from .checkpoints import load_ddpm
+    from .diffusion import predict, sample_size
+    from .digests import defaults
+    from .freqpure import freqpure_steps
+    from .memory import memory_plan
+    from .photos import at_least, save_photo
+    from .purifiers import DIFFUSION, PURIFIERS, parse_purifier, purify
+
+    kind, numbers = parse_purifier(args.purifier)
+    settings: dict[str, object] = dict(purifier=args.purifier, keep_metadata=args.keep_metadata)
+    # Another version's photo is made again; freqpure passes its options on.
+    settings["defaults"] = defaults(PURIFIERS[kind], *([freqpure_steps] if kind == "freqpure" else []))
+    _check_numbers(args.purifier, kind, numbers)
+    ddpm, side = None, 1
+    if kind in DIFFUSION:
+        ddpm = _load(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
+        side, levels = sample_size(ddpm), len(ddpm.scheduler.alphas_cumprod)
+        if numbers.get("t", 1) > levels:
+            raise ValueError(
+                f"--purifier {args.purifier}: t must be 1 … {levels} of this model's noise steps"
+            )
+        settings |= _identity("ddpm", args.ddpm, ddpm, ("unet",)) | dict(seed=args.seed)
+
+    def wash(x, check):
+        fitting = {"batch": check} if ddpm else {}
+        return purify(args.purifier, x, ddpm=ddpm, seed=args.seed, **fitting)
+
+    def work(photo, path):
+        check = _must_fit(photo.x)
+        washed = at_least(side, photo.x, lambda x: wash(x, check))
+        save_photo(photo, washed, path, args.keep_metadata)
+        return ""
+
+    def estimate(sizes):
+        total, most, (height, width) = tiles_of(sizes, side)
+        plan = memory_plan(ddpm, most, gradients=False)
+        given = {name: p.default for name, p in signature(PURIFIERS[kind]).parameters.items()} | numbers
+        if kind == "freqpure":  # and a look at t_ref in each round
+            runs = given["rounds"] * (given["t"] + 1)
+        else:
+            runs = given["t"] * given.get("iterations", 1) * given.get("rounds", 1)
+        noise, began = torch.zeros((plan.batch, 3, side, side), device=ddpm.unet.device), time.perf_counter()
+        with torch.no_grad():
+            predict(ddpm, noise, 0, plan.batch)[0].sum().item()  # the device has finished
+        seconds = (time.perf_counter() - began) / plan.batch * runs * total
+        tell(
+            f"largest photo {width}×{height}: {most} tiles of {side} px, {runs} times through the model; "
+            f"about {duration(seconds)} for all photos"
+        )
+        tell(plan)
+
+    return settings, work, estimate if ddpm else None
+
+
+def methods() -> tuple[list[str], list[str]]:
+    """The protections that take photos of any size, and those that take the latent model's alone."""
+    from .protect import PROTECTIONS, needs
+
+    offered = [name for name in PROTECTIONS if "set_a" not in needs(name)]  # other photos aren't taken here
+    latent = [name for name in offered if "pipe" in needs(name)]
+    return [name for name in offered if name not in (*latent, "none")], latent
+
+
+def _load(load: Callable[..., Any], name: str, device: str, download: bool, **options: object) -> Any:
+    """load(name, …), whose errors speak of options rather than of Python."""
+    try:
+        return load(name, device, download=download, **options)
+    except (ValueError, FileNotFoundError) as error:
+        told = str(error).replace(f"{load.__name__}('{name}', download=True) downloads", "--download fetches")
+        for loader, option in (("load_ddpm", "--ddpm"), ("load_stable_diffusion", "protect's --pipe")):
+            told = told.replace(f"load it with {loader}", f"it is for {option}")
+        raise type(error)(told) from error
+
+
+def _must_fit(x: "torch.Tensor") -> Callable[["MemoryPlan"], None]:
+    """What refuses a plan for this photo, 3×H×W, that needs more memory than there is."""
+
+    def check(plan: "MemoryPlan") -> None:
+        if not plan.fits:
+            needed, free = ((size / 1e9) for size in (plan.total - plan.model, plan.free))
+            raise ValueError(
+                f"{x.shape[2]}×{x.shape[1]} pixels need about {needed:.1f} GB beside the model, and "
+                f"{free:.1f} GB are free; make the photo smaller, or cut out the part that matters"
+            )
+
+    return check
+
+
+def _check_numbers(name: str, kind: str, numbers: Mapping[str, int | float]) -> None:
+    """Raises ValueError for numbers that would fail on every photo."""
+    import torch
+
+    from .purifiers import DIFFUSION, purify
+
+    for number, value in numbers.items():
+        if isinstance(value, int) and value < 1 or value <= 0:
+            least = "at least 1" if isinstance(value, int) else "positive"
+            raise ValueError(f"--purifier {name}: {number} must be {least}, got {value}")
+    if numbers and kind not in (*DIFFUSION, "blur"):  # what is too much of a blur, a photo's size tells
+        try:
+            purify(name, torch.zeros(3, 64, 64))
+        except ValueError as error:
+            raise ValueError(f"--purifier {name}: {error}") from error
+
+
+def _dtype(args: argparse.Namespace):
+    import torch
+
+    return args.precision and getattr(torch, args.precision)
+
+
+def _identity(option: str, name: str, pipe: Any, parts: tuple[str, ...]) -> dict[str, str]:
+    from .digests import weights_digest
+
+    return {
+        option: name,
+        f"{option}_weights": weights_digest(pipe, parts),
+        f"{option}_precision": str(pipe.dtype),
+    }
