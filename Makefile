@@ -42,7 +42,7 @@ floors: $(READY) ## run the tests with the oldest packages that pyproject.toml a
 	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -c $(FLOORS)/constraints.txt -e '.[all]'
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 tests $(ARGS)
 
-bench: $(READY) ## measure speed into data/results/speed.md (ARGS=--quick for a look)
+bench: $(READY) ## measure speed into data/results/speed.md, half an hour (ARGS=--quick for a look)
 	$(BIN)/python tools/bench.py $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab

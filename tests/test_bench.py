@@ -4,16 +4,18 @@ import json
 from collections import Counter
 
 import bench
+import bench_measure
+import bench_report
 import pytest
 import torch
 from bench_bare import bare_forwards, bare_step
 from bench_peers import peers_gridpure, peers_step
-from bench_report import PARTS, markdown
+from bench_report import PARTS, markdown, write_report
 from tiny import tiny_stable_diffusion
 
 from antipure_lib import antipure_steps, gridpure_steps, quantise, to_pil
 
-CPU = torch.device("cpu")
+CPU = bench_measure.CPU
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_by_turns(monkeypatch):
         calls.append(name)
         clock[0] += next(durations)
 
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(bench_measure.time, "perf_counter", lambda: clock[0])
     figures = bench.by_turns(lambda: call("a"), lambda: call("b"), 3, CPU)
     assert calls == list("abababab")
     assert figures == (3, 2, 4, 8, 2)  # median, lowest, highest of 2/1, 9/3, 8/2; medians of 2 9 8 and 1 3 2
@@ -121,7 +123,7 @@ def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tm
     compiled = []  # a compiler needs a minute
     monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
     bench.main([])
-    assert len(compiled) == 1 + torch.cuda.is_available()
+    assert len(compiled) == 2 * (1 + torch.cuda.is_available())
     table = json.loads((tmp_path / "data/results/speed.json").read_text())
     assert {row["part"] for row in table["rows"]} == set(PARTS)
     assert all(row["low"] <= row["ratio"] <= row["high"] for row in table["rows"])
@@ -135,6 +137,24 @@ def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tm
     assert text.count("\n## ") == len(PARTS) + 1 + (not torch.cuda.is_available())
     for code in started:
         compile(code, "<start>", "exec")
+
+    started.clear()
+    bench.main(["--only", "training"])
+    again = json.loads((tmp_path / "data/results/speed.json").read_text())
+    others = [row for row in table["rows"] if row["group"] != "training"]
+    assert again["rows"][: len(others)] == others and len(again["rows"]) == len(table["rows"])
+    assert not started
+
+
+def test_figures_of_another_machine_are_not_kept(monkeypatch, tmp_path):
+    row = bench.Row("bare", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict()
+    for processor in ("this", "that"):
+        monkeypatch.setattr(bench_report, "machine", lambda name=processor: {"processor": name})
+        for group in ("nano", "large"):
+            write_report(tmp_path, group, [row | {"group": group, "note": processor}])
+            written = json.loads((tmp_path / "speed.json").read_text())
+    kept = [(line["group"], line["note"]) for line in written["rows"]]
+    assert kept == [("nano", "that"), ("large", "that")]
 
 
 def test_targets_in_the_table():

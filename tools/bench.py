@@ -1,7 +1,8 @@
 """Measure speed: against the work that cannot be avoided, and against loops as they are published.
 
-    python tools/bench.py            # everything, into data/results/speed.md and speed.json
-    python tools/bench.py --quick    # few repetitions, no 256 px model and no torch.compile, into build/
+    python tools/bench.py                      # everything, into data/results/speed.md and speed.json
+    python tools/bench.py --only large start   # these groups alone anew; what is there of others stays
+    python tools/bench.py --quick              # few repetitions, no 256 px model; into build/
 
 Two things that are compared run in one process by turns, A B A B …; what is reported is the median of the
 ratios of neighbours, with the lowest and the highest: other load on the machine meets both alike.
@@ -9,19 +10,30 @@ ratios of neighbours, with the lowest and the highest: other load on the machine
 
 import argparse
 import copy
-import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from bench_bare import T_ERR, bare_forwards, bare_step, bare_training
+from bench_measure import (
+    CPU,
+    Row,
+    Setting,
+    adm,
+    by_turns,
+    in_float32,
+    in_format,
+    name_of,
+    nano,
+    peak_memory,
+    tiles,
+    timed,
+)
 from bench_peers import peers_gridpure, peers_step
 from bench_report import write_report
 
@@ -31,7 +43,6 @@ from antipure_lib import (
     dreambooth_steps,
     frozen,
     gridpure_steps,
-    load_ddpm,
     load_faces,
     load_stable_diffusion,
     lora_steps,
@@ -42,78 +53,12 @@ from antipure_lib import (
 )
 from antipure_lib.fine_tune import latents, text_embeddings
 from antipure_lib.generate import autocast
-from antipure_lib.tiles import tile_count
 
 if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDLESS = 10**9
-CPU = torch.device("cpu")
-
-
-class Row(NamedTuple):
-    """One line of the report: a / b, by turns."""
-
-    part: str
-    model: str
-    device: str
-    dtype: str
-    what: str
-    ratio: float
-    low: float
-    high: float
-    seconds_a: float
-    seconds_b: float
-    at_most: float | None = None  # targets
-    at_least: float | None = None
-    note: str = ""
-
-
-class Setting(NamedTuple):
-    """A purifier with photos, on a device and in a precision."""
-
-    model: str
-    ddpm: "DDPMPipeline"
-    x: torch.Tensor  # N×3×H×W in [0, 1]
-    t: int  # noise steps of GrIDPure
-    rounds: int
-
-    def row(self, part: str, what: str, a: Callable, b: Callable, **options) -> Row:
-        """Measure a against b."""
-        unet = self.ddpm.unet
-        dtype = options.pop("dtype", name_of(unet.dtype))
-        figures = by_turns(a, b, self.rounds, unet.device)
-        return Row(part, self.model, unet.device.type, dtype, what, *figures, **options)
-
-
-def by_turns(a: Callable, b: Callable, rounds: int, device: torch.device) -> tuple[float, ...]:
-    """(median, lowest, highest of a/b; median seconds of a, of b); the first call of each isn't counted."""
-    seconds = []
-    for turn in range(rounds + 1):
-        pair = [timed(call, device) for call in (a, b)]
-        if turn:
-            seconds.append(pair)
-    ratios = [first / second for first, second in seconds]
-    return (
-        median(ratios),
-        min(ratios),
-        max(ratios),
-        *(median(column) for column in zip(*seconds, strict=True)),
-    )
-
-
-def timed(call: Callable, device: torch.device) -> float:
-    """Seconds of one call, with what it left to do on the device."""
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
-
-
-# The parts of the report.
 
 
 def unavoidable(s: Setting) -> Iterator[Row]:
@@ -185,11 +130,29 @@ def means(s: Setting) -> Iterator[Row]:
         precise, dtypes = in_float32(s.ddpm), f"float32 → {name_of(s.ddpm.unet.dtype)}"
         yield s.row("means", "low precision (step, sum)", step(precise), step(), dtype=dtypes)
         yield s.row("means", "low precision (forward)", forwards(precise), forwards(s.ddpm), dtype=dtypes)
-    one, other = (in_format(s.ddpm, kind) for kind in (torch.contiguous_format, torch.channels_last))
-    yield s.row("means", "channels last (step, sum)", step(one), step(other))
-    yield s.row("means", "channels last (forward)", forwards(one), forwards(other))
+    yield from formats(s)
     ours = step()
     yield s.row("means", "no wait for the device in a step (sum)", partial(waiting, step()), ours)
+
+
+def formats(s: Setting) -> Iterator[Row]:
+    """Weights in channels-last order."""
+    models = [in_format(s.ddpm, kind) for kind in (torch.contiguous_format, torch.channels_last)]
+    steps = [partial(next, antipure_steps(d, s.x, steps=ENDLESS, balance="sum", t_err=T_ERR)) for d in models]
+    yield s.row("means", "channels last (step, sum)", *steps)
+    yield s.row("means", "channels last (forward)", *(bare_forwards(d, tiles(s), 1) for d in models))
+
+
+def on_request(s: Setting) -> Iterator[Row]:
+    """GrIDPure as it is published, over ours with the two lines that its user may add."""
+    ours = in_format(s.ddpm, torch.channels_last)
+    ours.unet.compile()
+    states = gridpure_steps(ours, s.x, t=s.t, iterations=ENDLESS)
+    warm_up = timed(partial(next, states), s.ddpm.unet.device)
+    peers = peers_gridpure(in_float32(s.ddpm), s.x, t=s.t)
+    what = "GrIDPure iteration, ours channels last and compiled"
+    row = s.row("published", what, peers, partial(next, states), at_least=2.0)
+    yield row._replace(note=f"warm-up {warm_up:.0f} s")
 
 
 def waiting(step: Callable) -> float:
@@ -307,8 +270,10 @@ STARTS = {
 }
 
 
-def starts(rounds: int) -> Iterator[Row]:
+def starts(device: torch.device, quick: bool) -> Iterator[Row]:
     """What processes take from their start, over one that imports torch and diffusers alone."""
+    if device != CPU:
+        return
 
     def process(code):
         with TemporaryDirectory() as folder:
@@ -318,87 +283,13 @@ def starts(rounds: int) -> Iterator[Row]:
     for what in others:
         a, b = (partial(process, STARTS[name]) for name in (what, reference))
         target = 1.5 if what.startswith("every") else None
-        yield Row("start", "nano", "cpu", "", what, *by_turns(a, b, rounds, CPU), at_most=target)
+        figures = by_turns(a, b, 1 if quick else 5, CPU)
+        yield Row("start", "nano", "cpu", "", what, *figures, at_most=target)
 
 
-# Settings and small things.
-
-
-def nano(device: torch.device, dtype: torch.dtype, rounds: int, photos: int = 2) -> Setting:
-    """The embedded purifier and 64 px faces: ten tiles a photo."""
-    return Setting("nano", load_ddpm(device=device, dtype=dtype), load_faces("p01")[:photos], 10, rounds)
-
-
-def adm(device: torch.device, dtype: torch.dtype, rounds: int, width: int = 32, photos: int = 2) -> Setting:
-    """guided-diffusion's 256 px model in shape, with random weights and `width` channels in place of 256."""
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=256,
-            out_channels=6,
-            block_out_channels=tuple(width * k for k in (1, 1, 2, 2, 4, 4)),
-            layers_per_block=2,
-            down_block_types=("DownBlock2D",) * 3 + ("AttnDownBlock2D",) * 3,
-            up_block_types=("AttnUpBlock2D",) * 3 + ("UpBlock2D",) * 3,
-            downsample_type="resnet",
-            upsample_type="resnet",
-            resnet_time_scale_shift="scale_shift",
-            attention_head_dim=min(64, width),
-        )
-    unet = torch.nn.Module.to(
-        unet.eval(), device, dtype
-    )  # diffusers' own `to` warns of nothing in particular
-    ddpm = DDPMPipeline(unet, DDPMScheduler(variance_type="learned_range"))
-    coarse = torch.rand((photos, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    x = torch.nn.functional.interpolate(coarse, (256, 256), mode="bilinear")
-    return Setting(f"256 px, ADM's shape, {width} channels", ddpm, x, 2, rounds)
-
-
-def tiles(s: Setting) -> int:
-    """Tiles of all the photos."""
-    return len(s.x) * tile_count(*s.x.shape[-2:], sample_size(s.ddpm))
-
-
-def in_float32(ddpm: "DDPMPipeline") -> "DDPMPipeline":
-    """The same model in float32."""
-    other = copy.copy(ddpm)
-    other.unet = copy.deepcopy(ddpm.unet).float()
-    return other
-
-
-def in_format(ddpm: "DDPMPipeline", memory_format: torch.memory_format) -> "DDPMPipeline":
-    """The same model with its weights in another order."""
-    other = copy.copy(ddpm)
-    other.unet = copy.deepcopy(ddpm.unet).to(memory_format=memory_format)
-    return other
-
-
-def peak_memory(call: Callable, device: torch.device) -> float:
-    """Bytes at the highest point of a call: of the GPU's tensors, or of the process on Linux; else nan."""
-    status = Path("/proc/self/status")
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        return torch.cuda.max_memory_allocated(device)
-    if not status.exists():
-        return math.nan
-    Path("/proc/self/clear_refs").write_text("5")  # starts a new high-water mark
-    call()
-    kilobytes = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(kilobytes.split()[1])
-
-
-def name_of(dtype: torch.dtype) -> str:
-    """ "float32" and so on."""
-    return str(dtype).removeprefix("torch.")
-
-
-def rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Every comparison on one device."""
-    rounds = 2 if quick else 7
-    native = pick_dtype(device)
+def small_model(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Every comparison on the embedded purifier."""
+    rounds, native = 2 if quick else 7, pick_dtype(device)
     half = [torch.bfloat16, torch.float16] if device.type == "cuda" else []
     for dtype in [native] if quick else dict.fromkeys([native, *half, torch.float32]):
         small = nano(device, dtype, rounds, 1 if quick else 2)
@@ -411,12 +302,26 @@ def rows(device: torch.device, quick: bool) -> Iterator[Row]:
     small = nano(device, native, rounds, 1 if quick else 2)
     yield from published(small)
     yield from growth(small, 10, (2, 4) if quick else (2, 4, 8), (2,) if quick else (2, 3))
-    if not quick:
-        # A GPU takes the model at its own width.
-        large = adm(device, native, 3, 256 if device.type == "cuda" else 32)
-        yield from unavoidable(large)
-        yield from published(large)
-    yield from customization(load_stable_diffusion(device=device), load_faces("p01"), rounds)
+
+
+def large_model(device: torch.device, quick: bool) -> Iterator[Row]:
+    """The same for a model of 256 px, where it can tell something else; at its own width on a GPU."""
+    if quick:
+        return
+    large = adm(device, pick_dtype(device), 3, 256 if device.type == "cuda" else 32)
+    yield from unavoidable(large)
+    yield from published(large)
+    yield from formats(large)
+    yield from on_request(large)
+
+
+def training(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Customization, on the embedded latent model."""
+    pipe = load_stable_diffusion(device=device)
+    yield from customization(pipe, load_faces("p01"), 2 if quick else 7)
+
+
+GROUPS = {"nano": small_model, "large": large_model, "training": training, "start": starts}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -425,16 +330,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     args = parser.parse_args(argv)
     out = ROOT / "build" if args.quick else ROOT / "data/results"
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    began, measured = time.time(), []
-    for device in devices:
-        for row in rows(torch.device(device), args.quick):
-            measured.append(row)
-            print(f"{row.part:10}{row.model[:8]:9}{row.dtype:20}{row.ratio:6.2f}  {row.what}", flush=True)
-    measured += starts(1 if args.quick else 5)
-    write_report(out, [row._asdict() for row in measured], time.time() - began)
+    for group in args.only:
+        measured = []
+        for device in devices:
+            for row in GROUPS[group](torch.device(device), args.quick):
+                measured.append(row._asdict() | {"group": group})
+                print(f"{row.part:10}{row.model[:8]:9}{row.dtype:20}{row.ratio:6.2f}  {row.what}", flush=True)
+        write_report(out, group, measured)
 
 
 if __name__ == "__main__":
