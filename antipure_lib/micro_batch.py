@@ -75,9 +75,10 @@ class MicroBatch:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    from accelerate.utils.memory import should_reduce_batch_size  # knows the words of MPS and the CPU
+    from accelerate.utils.memory import should_reduce_batch_size  # knows the CPU's words, lately those of MPS
 
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    words = "MPS backend out of memory"
+    return isinstance(error, torch.OutOfMemoryError) or words in str(error) or should_reduce_batch_size(error)
 
 
 def _release() -> None:

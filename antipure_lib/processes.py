@@ -1,5 +1,6 @@
 """Work shared by the processes that `accelerate launch` started: GPUs, nodes, or one process alone."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -61,4 +62,7 @@ def processes() -> Iterator[Processes]:
     try:
         yield Processes(state.process_index, state.num_processes, state.local_process_index, device)
     finally:
+        # A thread of gloo that still holds the last exchange's tensors wants Python's lock to free them; the
+        # group's end would keep the lock and wait for that thread for ever (seen with torch 2.6).
+        time.sleep(0.1 if state.num_processes > 1 else 0)
         state.destroy_process_group()

@@ -108,7 +108,7 @@ def test_doctor_finds_the_embedded_models(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert all(line[WIDTH - 1] == " " for line in lines)  # no name runs into what was found
     found = {line[:WIDTH].strip(): line[WIDTH:] for line in lines}
-    assert found["torch"] == torch.__version__
+    assert torch.__version__.startswith(found["torch"])  # a build's own suffix isn't always in its metadata
     assert found["--ddpm nano"].startswith("loads, 3.5 M")
     assert found["--pipe nano"].startswith("loads, 10.8 M")
     assert found["one step of protection"] == "works"

