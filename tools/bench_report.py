@@ -24,7 +24,9 @@ PARTS = {
     "published": (
         "Loops as they are published, over ours",
         "On the same weights, in float32: PGD with gradients of parameters and a UNet call a timestep; "
-        "GrIDPure tile by tile, through an 8-bit image after every iteration.",
+        "GrIDPure tile by tile, through an 8-bit image after every iteration. Compiled with frozen weights: "
+        "`torch._inductor.config.freezing = True`, then `ddpm.unet.requires_grad_(False)` and "
+        "`ddpm.unet.compile()`.",
         ("theirs", "ours"),
     ),
     "means": (
