@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .diffusion import (
         add_noise,
         alpha_bars,
+        channels_last,
         frozen,
         predict,
         predict_eps,

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .diffusion import add_noise, alpha_bars, predict, predict_eps, predict_x0, reverse_step, sample_size
+from .diffusion import (
+    add_noise,
+    alpha_bars,
+    channels_last,
+    predict,
+    predict_eps,
+    predict_x0,
+    reverse_step,
+    sample_size,
+)
 from .images import check_image, from_model, quantise, to_model
 from .noise import image_generators, randn
 from .purify import PurifyState, tiles_at_a_time
@@ -76,7 +85,8 @@ def freqpure_steps(
 def _freqpure(ddpm, x, t, rounds, radius, phase_slack, t_ref, seed, batch):
     generators = image_generators(seed, len(x))
     for r in range(rounds):
-        x = _round(ddpm, x, t, generators, radius, phase_slack, t_ref, batch)
+        with channels_last(ddpm.unet):
+            x = _round(ddpm, x, t, generators, radius, phase_slack, t_ref, batch)
         yield PurifyState(r, 0, x)
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from .diffusion import add_noise, alpha_bars, predict, reverse_step, sample_size
+from .diffusion import add_noise, alpha_bars, channels_last, predict, reverse_step, sample_size
 from .images import check_image, from_model, from_pil, quantise, to_model, to_pil
 from .memory import micro_batch
 from .micro_batch import MicroBatch
@@ -49,7 +49,8 @@ def diffpure(
     """
     clean = quantise(_check(ddpm, x, t))
     batch = tiles_at_a_time(batch, ddpm, clean)
-    purified = purify_tiles(ddpm, clean, t, image_generators(seed, len(clean)), batch)
+    with channels_last(ddpm.unet):
+        purified = purify_tiles(ddpm, clean, t, image_generators(seed, len(clean)), batch)
     return quantise(purified).to(x.device).view_as(x)
 
 
@@ -102,7 +103,9 @@ def _gridpure(ddpm, x, t, iterations, rounds, gamma, seed, batch):
     generators = image_generators(seed, len(x))
     for r in range(rounds):
         for i in range(iterations):
-            x = (1 - gamma) * purify_tiles(ddpm, x, t, generators, batch) + gamma * x
+            with channels_last(ddpm.unet):  # not across yields: the caller may use the model meanwhile
+                purified = purify_tiles(ddpm, x, t, generators, batch)
+            x = (1 - gamma) * purified + gamma * x
             yield PurifyState(r, i, x)
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -5,6 +7,7 @@ from diffusers import DDPMScheduler
 from antipure_lib.diffusion import (
     add_noise,
     alpha_bars,
+    channels_last,
     frozen,
     predict,
     predict_eps,
@@ -126,6 +129,22 @@ def test_frozen_restores_each_flag_even_after_an_error():
         assert not any(p.requires_grad for p in model.parameters())
         raise KeyError
     assert [p.requires_grad for p in model.parameters()] == before
+
+
+def test_channels_last_restores_each_order_even_after_an_error(tiny_ddpm):
+    model = copy.deepcopy(tiny_ddpm.unet)
+    model.conv_in.to(memory_format=torch.channels_last)  # one that was so before
+    before = [(p.stride(), p.clone()) for p in model.parameters()]
+    x = normal(1, (2, 3, 16, 16))
+    with torch.no_grad():
+        expected = model(x, 3).sample
+        with pytest.raises(KeyError), channels_last(model):
+            convolutions = [p for p in model.parameters() if p.ndim == 4]
+            assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
+            torch.testing.assert_close(model(x, 3).sample, expected)
+            raise KeyError
+    for p, (stride, value) in zip(model.parameters(), before, strict=True):
+        assert p.stride() == stride and torch.equal(p, value)
 
 
 def test_an_images_noise_depends_on_seed_and_position_alone():

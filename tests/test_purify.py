@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from antipure_lib.diffusion import alpha_bars
+from antipure_lib.freqpure import freqpure
 from antipure_lib.images import quantise, to_model, to_pil
 from antipure_lib.noise import image_generators, randn
 from antipure_lib.purify import (
@@ -26,11 +27,11 @@ from antipure_lib.tiles import extract, merge, tile_count
 def stub_ddpm(predict, scheduler, g=16):
     """A DDPMPipeline whose UNet is predict(x_t, t)."""
 
-    class UNet:
+    class UNet(torch.nn.Module):
         config = SimpleNamespace(sample_size=g)
         dtype, device = torch.float32, torch.device("cpu")
 
-        def __call__(self, x_t, t):
+        def forward(self, x_t, t):
             return SimpleNamespace(sample=predict(x_t, t))
 
     return SimpleNamespace(unet=UNet(), scheduler=scheduler)
@@ -147,6 +148,39 @@ def test_purifiers_leave_no_graph(tiny_ddpm, pictures):
     x = pictures(1).requires_grad_()
     assert not diffpure(tiny_ddpm, x, t=2).requires_grad
     assert not gridpure(tiny_ddpm, x, t=2, iterations=1).requires_grad
+
+
+@pytest.mark.parametrize(
+    "purify",
+    [
+        lambda ddpm, x: diffpure(ddpm, x, t=2),
+        lambda ddpm, x: gridpure(ddpm, x, t=2, iterations=1),
+        lambda ddpm, x: freqpure(ddpm, x, t=2, rounds=1),
+    ],
+    ids=["diffpure", "gridpure", "freqpure"],
+)
+def test_forward_passes_without_gradients_are_channels_last(tiny_ddpm, pictures, purify):
+    seen = []
+
+    def look(convolution, _):
+        seen.append(convolution.weight.is_contiguous(memory_format=torch.channels_last))
+
+    handle = tiny_ddpm.unet.conv_in.register_forward_pre_hook(look)
+    try:
+        purify(tiny_ddpm, pictures(1))
+        assert seen and all(seen)
+        seen.clear()
+        purify_tiles(tiny_ddpm, pictures(1).requires_grad_(), 2, image_generators(0, 1))
+        assert seen and not any(seen)  # a backward pass would be slower
+    finally:
+        handle.remove()
+    assert tiny_ddpm.unet.conv_in.weight.is_contiguous()
+
+
+def test_a_purifier_that_waits_leaves_the_model_as_it_was(tiny_ddpm, pictures):
+    states = gridpure_steps(tiny_ddpm, pictures(1), t=2, iterations=2)
+    next(states)
+    assert tiny_ddpm.unet.conv_in.weight.is_contiguous()
 
 
 def _purifiers(ddpm):

@@ -18,22 +18,21 @@ PARTS = {
         "A step of ours / the UNet's passes that it needs, alone, on the same batch in the same precision. "
         'A plain sum needs one forward and one backward pass of (x_t, t) and (x_t, t_err); `balance="equal"` '
         "needs each term's own gradient: two forward passes, three backward passes of the first, one of the "
-        "second. GrIDPure needs t forward passes of all tiles.",
+        "second. GrIDPure needs t forward passes of all tiles; weights in channels-last order, as ours has "
+        "them.",
         ("ours", "bare"),
     ),
     "published": (
         "Loops as they are published, over ours",
         "On the same weights, in float32: PGD with gradients of parameters and a UNet call a timestep; "
-        "GrIDPure tile by tile, through an 8-bit image after every iteration. Compiled with frozen weights: "
-        "`torch._inductor.config.freezing = True`, then `ddpm.unet.requires_grad_(False)` and "
-        "`ddpm.unet.compile()`.",
+        "GrIDPure tile by tile, through an 8-bit image after every iteration.",
         ("theirs", "ours"),
     ),
     "means": (
         "What each means brings",
-        "Time without it / with it. Below 1 it costs. Channels last is one line, "
-        "`ddpm.unet.to(memory_format=torch.channels_last)`, and so is `torch.compile`, "
-        '`ddpm.unet.compile()`; `balance="equal"` then also needs '
+        "Time without it / with it. Below 1 it costs. Weights are in channels-last order where no gradients "
+        "are taken, that is in purification. `torch.compile` is one line, `ddpm.unet.compile()`; "
+        '`balance="equal"` then also needs '
         "`torch._functorch.config.donated_buffer = False`, since its backward passes share a graph.",
         ("without", "with"),
     ),
