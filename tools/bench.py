@@ -297,7 +297,7 @@ def large_model(device: torch.device, quick: bool) -> Iterator[Row]:
     """The same for a model of 256 px, where it can tell something else; at its own width on a GPU."""
     if quick:
         return
-    large = adm(device, pick_dtype(device), 3, 256 if device.type == "cuda" else 32)
+    large = adm(device, pick_dtype(device), 7, 256 if device.type == "cuda" else 32)
     yield from unavoidable(large)
     yield from published(large)
     yield from formats(large)
