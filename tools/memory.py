@@ -245,7 +245,7 @@ Made by `python tools/memory.py`; figures in GB (10⁹ bytes) unless they say ot
 
 *Counted*: tensors alive at one time, by the library's own code on fake tensors. *Run*: one tile really
 computed on a CPU with random weights; the process's growth also holds what the kernels take for themselves,
-and differs by up to 0.1 GB between runs.
+and differs by up to 0.2 GB between runs.
 Not in any figure: a GPU's context (0.3 to 0.5 GB), its convolutions' workspaces, gaps between blocks.
 
 ## The purifier: guided-diffusion's 256 px unconditional shape, 552.8 M weights
