@@ -132,7 +132,7 @@ def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tm
     }
     assert set(started) == set(bench.STARTS.values())
     text = (tmp_path / "data/results/speed.md").read_text()
-    assert "none: not measured" in text or torch.cuda.is_available()
+    assert "Not measured: there was none" in text or torch.cuda.is_available()
     assert str(tmp_path) not in text
     assert text.count("\n## ") == len(PARTS) + 1 + (not torch.cuda.is_available())
     for code in started:
@@ -149,12 +149,26 @@ def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tm
 def test_figures_of_another_machine_are_not_kept(monkeypatch, tmp_path):
     row = bench.Row("bare", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict()
     for processor in ("this", "that"):
-        monkeypatch.setattr(bench_report, "machine", lambda name=processor: {"processor": name})
+        monkeypatch.setattr(bench_report, "machine", lambda device, name=processor: {"processor": name})
         for group in ("nano", "large"):
-            write_report(tmp_path, group, [row | {"group": group, "note": processor}])
+            write_report(tmp_path, group, "cpu", [row | {"group": group, "note": processor}])
             written = json.loads((tmp_path / "speed.json").read_text())
     kept = [(line["group"], line["note"]) for line in written["rows"]]
     assert kept == [("nano", "that"), ("large", "that")]
+
+
+def test_a_gpu_s_figures_stand_beside_those_of_another_machine_s_cpu(monkeypatch, tmp_path):
+    row = bench.Row("bare", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict() | {"group": "nano"}
+    monkeypatch.setattr(bench_report, "machine", lambda device: {"processor": "here"})
+    write_report(tmp_path, "nano", "cpu", [row])
+    monkeypatch.setattr(bench_report, "machine", lambda device: {"GPU": "there"})
+    for note in ("first", "second"):
+        write_report(tmp_path, "nano", "cuda", [row | {"device": "cuda", "note": note}])
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["facts"] == {"cpu": {"processor": "here"}, "cuda": {"GPU": "there"}}
+    assert [(line["device"], line["note"]) for line in written["rows"]] == [("cpu", ""), ("cuda", "second")]
+    text = (tmp_path / "speed.md").read_text()
+    assert "cpu: processor here." in text and "cuda: GPU there." in text and "Not measured" not in text
 
 
 def test_targets_in_the_table():

@@ -2,6 +2,7 @@
 
     python tools/bench.py                      # everything, into data/results/speed.md and speed.json
     python tools/bench.py --only large start   # these groups alone anew; what is there of others stays
+    python tools/bench.py --on cuda            # the GPU alone; what is there of the CPU stays
     python tools/bench.py --quick              # few repetitions, no 256 px model; into build/
 
 Two things that are compared run in one process by turns, A B A B …; what is reported is the median of the
@@ -319,16 +320,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    parser.add_argument("--on", nargs="+", choices=devices, default=devices, metavar="DEVICE")
     args = parser.parse_args(argv)
     out = ROOT / "build" if args.quick else ROOT / "data/results"
-    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     for group in args.only:
-        measured = []
-        for device in devices:
+        for device in args.on:
+            measured = []
             for row in GROUPS[group](torch.device(device), args.quick):
                 measured.append(row._asdict() | {"group": group})
                 print(f"{row.part:10}{row.model[:8]:9}{row.dtype:20}{row.ratio:6.2f}  {row.what}", flush=True)
-        write_report(out, group, measured)
+            write_report(out, group, device, measured)
 
 
 if __name__ == "__main__":

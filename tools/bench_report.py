@@ -62,17 +62,19 @@ PARTS = {
 }
 
 
-def write_report(folder: Path, group: str, rows: Sequence[dict]) -> None:
-    """Write one group's figures into a folder's speed.json and speed.md, each whole or not at all.
+def write_report(folder: Path, group: str, device: str, rows: Sequence[dict]) -> None:
+    """Write what a device did in one group into a folder's speed.json and speed.md, each whole or not at all.
 
-    What the file holds of other groups stays if it was measured on a machine and with packages like these.
+    What the file holds of the device's other groups stays if it was measured on a machine and with packages
+    like these; what it holds of another device stays anyway, with the facts of the machine that had it.
     rows: as of bench.Row, with their group.
     """
-    file, facts = folder / "speed.json", machine()
-    before = json.loads(file.read_text()) if file.exists() else {}
-    if before.get("facts") != facts:
-        before = {"rows": []}
-    rows = [row for row in before["rows"] if row["group"] != group] + [tidy(row) for row in rows]
+    file, known = folder / "speed.json", machine(device)
+    before = json.loads(file.read_text()) if file.exists() else {"facts": {}, "rows": []}
+    same = before["facts"].get(device) == known
+    facts = before["facts"] | {device: known}
+    kept = [row for row in before["rows"] if row["device"] != device or (same and row["group"] != group)]
+    rows = sorted(kept + [tidy(row) for row in rows], key=lambda row: list(facts).index(row["device"]))
     with atomic(file) as temporary:
         temporary.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
     with atomic(folder / "speed.md") as temporary:
@@ -80,8 +82,8 @@ def write_report(folder: Path, group: str, rows: Sequence[dict]) -> None:
     print(folder / "speed.md")
 
 
-def machine() -> dict[str, object]:
-    """What the figures depend on, and nothing that names this machine."""
+def machine(device: str) -> dict[str, object]:
+    """What a device's figures depend on, and nothing that names this machine."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
@@ -90,22 +92,23 @@ def machine() -> dict[str, object]:
         "processor": found[1] if found else platform.machine(),
         "threads": torch.get_num_threads(),
         "bfloat16": ", ".join(native) or "none",
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none: not measured",
-        "Python": platform.python_version(),
     }
+    if device == "cuda":
+        facts = {"GPU": torch.cuda.get_device_name()}
+    facts["Python"] = platform.python_version()
     return facts | {name: version(name) for name in ("torch", "diffusers", "transformers")}
 
 
-def markdown(facts: dict[str, object], rows: Sequence[dict]) -> str:
-    """The report as text."""
+def markdown(facts: dict[str, dict[str, object]], rows: Sequence[dict]) -> str:
+    """The report as text; facts: of each device."""
     lines = [
         "# Speed",
         "",
         "Written by `make bench` (`python tools/bench.py`). What is compared runs in one process by turns; a "
         "ratio is the median over neighbours, with the lowest and the highest.",
-        "",
-        "; ".join(f"{name}: {value}" for name, value in facts.items()) + ".",
     ]
+    for device, known in facts.items():
+        lines += ["", f"{device}: " + "; ".join(f"{name} {value}" for name, value in known.items()) + "."]
     for part, (title, text, columns) in PARTS.items():
         of_part = [row for row in rows if row["part"] == part]
         if not of_part:
