@@ -102,7 +102,7 @@ def capped() -> str:
     same = (ended == run(batch.size)[0]).double().mean()
     return (
         f"With {CAP / 1e9:.0f} GB to be had and {2 * TILES} images asked for in one call, memory ran out "
-        f"until {batch.size} at a time were left; three steps then ran to their end in {gb(reserved)} GB, and "
+        f"until {batch.size} at a time were left; three steps then ended in {gb(reserved)} GB, and "
         f"{same:.2%} of the values are those of a run that asked for {batch.size} from the beginning."
     )
 
