@@ -54,17 +54,18 @@ def merge(tiles: torch.Tensor, shape: tuple[int, ...], g: int) -> torch.Tensor:
 
 
 def _sum(tiles: torch.Tensor, height: int, width: int, g: int) -> torch.Tensor:
-    # Slice by slice rather than by scatter_add, whose order of addition, hence last bit, varies on a GPU.
+    # Slice by slice rather than by scatter_add, whose order of addition, hence last bit, varies on a GPU;
+    # and by add_, since += would write every slice once more, onto itself.
     origins = tile_origins(height, width, g)
     out = tiles.new_zeros((tiles.shape[0], tiles.shape[2], height, width))
     for (i, j), tile in zip(origins, tiles.unbind(1), strict=False):
-        out[..., i : i + g, j : j + g] += tile
+        out[..., i : i + g, j : j + g].add_(tile)
     if len(origins) > 1:
         h, corner = g // 2, tiles[:, -1]
-        out[..., :h, :h] += corner[..., :h, :h]
-        out[..., :h, -h:] += corner[..., :h, h:]
-        out[..., -h:, :h] += corner[..., h:, :h]
-        out[..., -h:, -h:] += corner[..., h:, h:]
+        out[..., :h, :h].add_(corner[..., :h, :h])
+        out[..., :h, -h:].add_(corner[..., :h, h:])
+        out[..., -h:, :h].add_(corner[..., h:, :h])
+        out[..., -h:, -h:].add_(corner[..., h:, h:])
     return out
 
 

@@ -73,7 +73,9 @@ def unavoidable(s: Setting) -> Iterator[Row]:
     yield s.row("bare", what, partial(next, states), bare_step(s.ddpm, n, "sum"))
     states = gridpure_steps(s.ddpm, s.x, t=s.t, iterations=ENDLESS)
     what = f"GrIDPure iteration, t={s.t}"
-    bare = bare_forwards(in_format(s.ddpm, torch.channels_last), n, s.t)  # the order that ours has in them
+    on_cpu = s.ddpm.unet.device == CPU
+    ordered = in_format(s.ddpm, torch.channels_last) if on_cpu else s.ddpm  # as ours has them
+    bare = bare_forwards(ordered, n, s.t)
     yield s.row("bare", what, partial(next, states), bare, at_most=1.1)
 
 

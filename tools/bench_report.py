@@ -18,8 +18,8 @@ PARTS = {
         "A step of ours / the UNet's passes that it needs, alone, on the same batch in the same precision. "
         'A plain sum needs one forward and one backward pass of (x_t, t) and (x_t, t_err); `balance="equal"` '
         "needs each term's own gradient: two forward passes, three backward passes of the first, one of the "
-        "second. GrIDPure needs t forward passes of all tiles; weights in channels-last order, as ours has "
-        "them.",
+        "second. GrIDPure needs t forward passes of all tiles; on a CPU with weights in channels-last "
+        "order, as ours has them.",
         ("ours", "bare"),
     ),
     "published": (
@@ -30,8 +30,8 @@ PARTS = {
     ),
     "means": (
         "What each means brings",
-        "Time without it / with it. Below 1 it costs. Weights are in channels-last order where no gradients "
-        "are taken, that is in purification. `torch.compile` is one line, `ddpm.unet.compile()`; "
+        "Time without it / with it. Below 1 it costs. Weights are in channels-last order on a CPU where no "
+        "gradients are taken, that is in purification. `torch.compile` is one line, `ddpm.unet.compile()`; "
         '`balance="equal"` then also needs '
         "`torch._functorch.config.donated_buffer = False`, since its backward passes share a graph.",
         ("without", "with"),
