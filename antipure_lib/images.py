@@ -61,14 +61,14 @@ def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.T
     """Round `x_adv` to 8-bit levels without leaving the budget: ‖q − x‖∞ ≤ η also holds for the saved file.
 
     Nearest level, except where it lies outside [x−η, x+η]: then the nearest level inside.
-    x_adv, x: same shape, [0, 1]; eta: [0, 1] units.
+    x_adv, x: same shape, [0, 1]; eta: [0, 1] units. Returns it on x's device, wherever x_adv was made.
     Raises ValueError for eta < 1/255, since the interval may then hold no level but x itself, or none at all.
     """
     check_eight_bit(eta)
     slack = 1e-4  # levels; float32 rounding of 255·(x±η) stays below half of it
     low = ((x - eta) * LEVELS - slack).ceil()
     high = ((x + eta) * LEVELS + slack).floor()
-    level = (x_adv * LEVELS).round()
+    level = (x_adv.to(x.device) * LEVELS).round()
     return level.clamp(low, high).clamp(0, LEVELS) / LEVELS
 
 

@@ -3,6 +3,7 @@
 (Madry et al. 2018, arXiv 1706.06083.)
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
@@ -134,7 +135,9 @@ def _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch
 def _ascend(loss, x_adv, generator, balance, weights, models):
     """The terms, the direction that raises them (up to a positive factor), their gradients' sizes."""
     x_adv = x_adv.detach().requires_grad_()
-    scale = x_adv[0].numel()  # a mean over pixels has gradients too small for float16; the sign doesn't mind
+    # A mean over pixels has gradients too small for float16. A power of two only moves the exponent: in every
+    # precision, a GPU's TF32 too, the gradient's digits are those that it has without.
+    scale = 2.0 ** round(math.log2(x_adv[0].numel()))
     with frozen(*models):
         terms = loss(x_adv, generator)
         terms = terms if isinstance(terms, dict) else {"loss": terms}

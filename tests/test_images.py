@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from antipure_lib.devices import pick_device, pick_dtype
 from antipure_lib.images import (
@@ -264,6 +265,13 @@ def test_rounding_never_leaves_the_budget_and_is_nearest_inside(x, share, eta):
     allowed = [k / 255 for k in range(256) if abs(k / 255 - x) <= eta + 1e-6]
     assert abs(q - x) <= eta + 1e-6
     assert abs(q - adv) <= min(abs(k - adv) for k in allowed) + 2e-6
+
+
+def test_an_image_made_on_another_device_is_rounded_where_the_photo_is():
+    """Fake tensors have a device, and refuse to be mixed with those of another, where there is none."""
+    with FakeTensorMode():
+        x, adv = torch.empty(3, 4, 4), torch.empty((3, 4, 4), device="cuda")
+        assert quantise_within(adv, x, 8 / 255).device.type == "cpu"
 
 
 def test_budget_below_one_level_is_refused():

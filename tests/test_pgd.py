@@ -268,3 +268,20 @@ def test_bad_losses_are_named():
         next(pgd(lambda x, g: x.mean(), x))
     with pytest.raises(ValueError, match="unknown terms.*'b'.*the loss has.*'a'"):
         next(pgd(lambda x, g: {"a": x.mean((1, 2, 3))}, x, weights={"b": 1.0}))
+
+
+def test_the_loss_s_size_costs_no_digit_in_low_precision():
+    """In bfloat16, whose every product is rounded to 8 bits, PGD takes the steps of a loop by hand."""
+    x, first, second = pattern((2, 3, 40, 40)).sigmoid(), pattern((8, 3, 3, 3)), pattern((3, 8, 3, 3))
+
+    def loss(y, generator=None):
+        inner = torch.nn.functional.conv2d(y.bfloat16(), first.bfloat16(), padding=1)
+        outer = torch.nn.functional.conv2d(inner.tanh(), second.bfloat16(), padding=1)
+        return outer.float().square().mean((1, 2, 3))
+
+    by_hand = x
+    for _ in range(5):
+        leaf = by_hand.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(leaf).sum(), leaf)
+        by_hand = (leaf.detach() + gradient.sign() / 255).clamp(x - 8 / 255, x + 8 / 255).clamp(0, 1)
+    torch.testing.assert_close(last(pgd(loss, x, 8 / 255, 5)).x_adv, by_hand, atol=1e-6, rtol=0)
