@@ -6,6 +6,7 @@ The library's own steps on models of full size with random weights, beside what 
 data/results/memory.md say before anything runs.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -82,7 +83,7 @@ def purifier_rows() -> Iterator[list[str]]:
                 yield [kind, name, held, gb(planned), gb(tensors), gb(reserved), f"{seconds:.2f}"]
 
 
-def capped() -> str:
+def capped() -> Iterator[list[str]]:
     """AntiPure in bfloat16 with all tiles asked for at once and 6 GB to be had: how it ends."""
     ddpm, total = purifier(torch.bfloat16), torch.cuda.get_device_properties(0).total_memory
     x = torch.rand((1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
@@ -100,11 +101,7 @@ def capped() -> str:
 
     ended, batch, reserved = run(2 * TILES)
     same = (ended == run(batch.size)[0]).double().mean()
-    return (
-        f"With {CAP / 1e9:.0f} GB to be had and {2 * TILES} images asked for in one call, memory ran out "
-        f"until {batch.size} at a time were left; three steps then ended in {gb(reserved)} GB, and "
-        f"{same:.2%} of the values are those of a run that asked for {batch.size} from the beginning."
-    )
+    yield [f"{2 * TILES}", f"{batch.size}", gb(reserved), f"{same:.2%}"]
 
 
 def customization_rows() -> Iterator[list[str]]:
@@ -134,52 +131,65 @@ def customization_rows() -> Iterator[list[str]]:
             del states
 
 
-def printed(rows: Iterator[list[str]]) -> list[list[str]]:
-    kept = []
-    for row in rows:
-        kept.append(row)
-        print(*row, flush=True)
-    return kept
-
-
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here; tools/memory.py counts without one")
-    purifiers = table(
-        ["", "precision", "in the UNet", "planned", "tensors", "reserved", "s a step"],
-        printed(purifier_rows()),
-    )
-    end = capped()
-    print(end, flush=True)
-    pipelines = table(
-        ["512 px, float16 autocast", "tensors", "reserved", "s a step"], printed(customization_rows())
-    )
+    found = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    parts = {"purifiers": purifier_rows, "capped": capped, "pipelines": customization_rows}
+    for part, rows_of in parts.items():
+        for row in rows_of():
+            found.setdefault(part, []).append(row)
+            print(*row, flush=True)
+            write(found)  # a run that is stopped leaves what it measured
     free, total = torch.cuda.mem_get_info()
-    context = total - free - torch.cuda.memory_reserved()
-    text = TEXT.format(
-        gpu=torch.cuda.get_device_name(),
-        torch=torch.__version__,
-        purifiers=purifiers,
-        capped=end,
-        pipelines=pipelines,
-        context=gb(context),
+    write(found | {"context": gb(total - free - torch.cuda.memory_reserved())})
+
+
+def write(found: dict) -> None:
+    """The figures as JSON and as a page, each whole or not at all."""
+    texts = {"json": json.dumps(found, indent=1) + "\n", "md": markdown(found)}
+    for kind, text in texts.items():
+        with atomic(ROOT / f"data/results/memory_gpu.{kind}") as temporary:
+            temporary.write_text(text)
+
+
+def markdown(found: dict) -> str:
+    """The page; a part that was not measured says so."""
+
+    def rows(part: str, *head: str) -> str:
+        return table(list(head), found[part]) if part in found else "Not measured yet."
+
+    beside = f"The process's context takes {found['context']} GB beside it." if "context" in found else ""
+    return TEXT.format(
+        gpu=found["gpu"],
+        torch=found["torch"],
+        purifiers=rows(
+            "purifiers", "", "precision", "in the UNet", "planned", "tensors", "reserved", "s a step"
+        ),
+        capped=rows("capped", "asked for", "ended with", "reserved", "as if asked for that"),
+        pipelines=rows("pipelines", "512 px, float16 autocast", "tensors", "reserved", "s a step"),
+        context=beside,
     )
-    with atomic(ROOT / "data/results/memory_gpu.md") as temporary:
-        temporary.write_text(text)
 
 
 TEXT = """# Memory and time at full size on a GPU
 
-Made by `python tools/memory_gpu.py` on one {gpu} with torch {torch}; GB are 10⁹ bytes. Random weights: memory
-and time don't depend on them. *Planned*: what `memory_plan` says before. *Tensors*: the most that were alive.
-*Reserved*: the most that torch took from the GPU, with workspaces and gaps. The process's context takes
-{context} GB beside it.
+Made by `python tools/memory_gpu.py` on one {gpu} with torch {torch}; GB are 10⁹ bytes.
+Random weights: memory and time don't depend on them. *Planned*: what `memory_plan` says before. *Tensors*:
+the most that were alive, convolutions' workspaces included. *Reserved*: the most that torch took from the
+GPU, with gaps between blocks; it gives them back before it runs out. {context}
 
 ## The purifier: guided-diffusion's 256 px shape, one 512 px photo
 
 AntiPure: ten tiles at two timesteps a step, balance "equal". GrIDPure: ten tiles, t = 10, an iteration.
+float32's convolutions run in TF32, torch's default.
 
 {purifiers}
+
+## When memory runs out
+
+AntiPure in bfloat16, three steps, with 6 GB of the GPU to be had: images asked for in one UNet call, those
+that were left when memory sufficed, and the share of values that a run has in common which asks for so many.
 
 {capped}
 
