@@ -332,7 +332,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for row in GROUPS[group](torch.device(device), args.quick):
                 measured.append(row._asdict() | {"group": group})
                 print(f"{row.part:10}{row.model[:8]:9}{row.dtype:20}{row.ratio:6.2f}  {row.what}", flush=True)
-            write_report(out, group, device, measured)
+                write_report(out, group, device, measured)  # a run that is stopped leaves what it measured
+    print(out / "speed.md")
 
 
 if __name__ == "__main__":

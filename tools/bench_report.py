@@ -63,7 +63,7 @@ PARTS = {
 
 
 def write_report(folder: Path, group: str, device: str, rows: Sequence[dict]) -> None:
-    """Write what a device did in one group into a folder's speed.json and speed.md, each whole or not at all.
+    """Write what a device has done so far in one group into a folder's speed.json and speed.md, each whole.
 
     What the file holds of the device's other groups stays if it was measured on a machine and with packages
     like these; what it holds of another device stays anyway, with the facts of the machine that had it.
@@ -79,7 +79,6 @@ def write_report(folder: Path, group: str, device: str, rows: Sequence[dict]) ->
         temporary.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
     with atomic(folder / "speed.md") as temporary:
         temporary.write_text(markdown(facts, rows), encoding="utf-8")
-    print(folder / "speed.md")
 
 
 def machine(device: str) -> dict[str, object]:
