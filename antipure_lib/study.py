@@ -84,7 +84,7 @@ def coverage(rows: Sequence[Mapping[str, object]], people: Sequence[str]) -> lis
                 "part": part,
                 "cells": len(cells),
                 "finished": len(done.intersection(cells)),
-                "people": len(people),
+                "people planned": len(people),
                 "people with all": len(set(people) - missing),
             }
         )

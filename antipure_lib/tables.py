@@ -96,13 +96,14 @@ def result_table(
 ) -> list[dict[str, str]]:
     """One line a protection: each figure's mean and 95 % interval, and the corrected p of `tested`.
 
-    rows: of one purifier and one customizer; see `select`. An arrow says what the protector wants.
+    rows: of one purifier and one customizer; see `select`. people: those who have a value of `tested`, which
+    somebody without a single generated face hasn't. An arrow says what the protector wants.
     """
     p = comparison(rows, tested, ours)
     lines = []
     for name in _in_order(row["protect"] for row in rows):
         own = select(rows, protect=name)
-        line = {"protection": protection_name(name), "people": str(len(by_person(own, tested)))}
+        line = {"protection": protection_name(name), "people": str(interval_of(own, tested).n)}
         for figure in figures:
             arrow = "↑" if WANTED[figure] > 0 else "↓"
             line[f"{figure} {arrow}"] = write_interval(interval_of(own, figure))

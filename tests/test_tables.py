@@ -116,6 +116,15 @@ def test_result_table_has_a_line_a_protection(rows):
     assert write_interval(Interval(0.5, np.nan, np.nan, 1)) == "0.500"
 
 
+def test_a_person_without_a_face_is_not_counted(rows):
+    some = select(rows, purify="gridpure40")
+    blank = [
+        row | {"ism": np.nan} if row["identity"] == "p01" and row["protect"] == "none" else row
+        for row in some
+    ]
+    assert [line["people"] for line in result_table(blank)] == [str(len(PEOPLE) - 1)] + [str(len(PEOPLE))] * 2
+
+
 def test_iterations_figure_shows_the_means_and_intervals(rows):
     axis = figures.show_iterations(rows, "ism").axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["gridpure10", "gridpure40"]
