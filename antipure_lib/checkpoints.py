@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 NANO = {"DDPMPipeline": ("models", "ddpm"), "StableDiffusionPipeline": ("models", "sd")}
 # 2,211,383,297 bytes, 552,814,086 weights. The address is the authors' (github.com/openai/guided-diffusion).
 GUIDED = ("256x256_diffusion_uncond.pt", "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1")
+# The weights of the commit below, 4.3 GB in float32.
+SD15 = (
+    (
+        "unet/diffusion_pytorch_model.safetensors",
+        "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
+    ),
+    (
+        "vae/diffusion_pytorch_model.safetensors",
+        "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c",
+    ),
+    (
+        "text_encoder/model.safetensors",
+        "d008943c017f0092921106440254dbbe00b6a285f7883ec8ba160c3faad88334",
+    ),
+)
 KNOWN: dict[str, dict[str, tuple[Source, ...]]] = {
     "DDPMPipeline": {
         # Both repositories hold pickled weights alone (455 MB), which are read as plain tensors.
@@ -41,9 +56,9 @@ KNOWN: dict[str, dict[str, tuple[Source, ...]]] = {
             HubRepo(
                 "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
             ),
-            # Mirrors, should the first vanish as runwayml's did; no commit of theirs is known: the branch.
-            HubRepo("sd-legacy/stable-diffusion-v1-5"),
-            HubRepo("benjamin-paine/stable-diffusion-v1-5"),
+            # Mirrors, should the first vanish as runwayml's did. Known are their weights, no commit.
+            HubRepo("sd-legacy/stable-diffusion-v1-5", sha256=SD15),
+            HubRepo("benjamin-paine/stable-diffusion-v1-5", sha256=SD15),
         ),
     },
 }

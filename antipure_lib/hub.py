@@ -1,7 +1,7 @@
 """Where full-size checkpoints come from: what is on this machine already, and downloads on request alone."""
 
+import hashlib
 import json
-import re
 import urllib.error
 import warnings
 from collections.abc import Sequence
@@ -58,10 +58,15 @@ NO_SDXL = "SDXL isn't supported: it has two text encoders and this library knows
 
 
 class HubRepo(NamedTuple):
-    """A diffusers folder on the Hugging Face hub. revision: a commit, which never changes, or a branch."""
+    """A diffusers folder on the Hugging Face hub.
+
+    revision: a commit, which never changes, or a branch. sha256: (file, hash) of weights that must be the
+    ones that are known, whatever the branch holds.
+    """
 
     id: str
     revision: str = "main"
+    sha256: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.id
@@ -86,6 +91,13 @@ class HubRepo(NamedTuple):
             folder = self._snapshot([*WANTED, "*diffusion_pytorch_model.bin"])
         if missing := missing_files(folder, kind):
             raise FileNotFoundError(f"has no {missing[0]}")
+        for name, known in self.sha256:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != known:
+                (folder / name).resolve().unlink()  # or the cache would hand it out next time
+                (folder / name).unlink(missing_ok=True)
+                raise OSError(f"holds another {name} than the known one (sha256 {found[:12]}…)")
         return folder
 
     def _snapshot(self, patterns, **options):
@@ -168,9 +180,7 @@ def obtain(name: str, kind: str, sources: Sequence[Source], download: bool, othe
 
 
 def _fallback(name, source, problems):
-    pinned = isinstance(source, WebFile) or re.fullmatch("[0-9a-f]{40}", source.revision)
-    kind = "a mirror" if pinned else "an unpinned mirror, which may change: look at what it holds"
-    return f"'{name}' comes from {source}, {kind}; {'; '.join(problems)}"
+    return f"'{name}' comes from {source}, a mirror; {'; '.join(problems)}"
 
 
 def _problem(error):

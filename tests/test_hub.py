@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from tiny import tiny_stable_diffusion
 
 from antipure_lib.checkpoints import KNOWN, known_checkpoints, load_ddpm, load_stable_diffusion
-from antipure_lib.hub import WebFile
+from antipure_lib.hub import HubRepo, WebFile, obtain
 
 GUIDED = "guided-diffusion-256-uncond"
 BOTH = pytest.mark.parametrize(
@@ -151,11 +151,28 @@ def test_a_known_name_falls_back_to_the_next_source_at_its_pinned_revision(hub, 
     assert load_ddpm("ddpm-celebahq-256", "cpu").scheduler.config.variance_type == "fixed_small"
 
 
-def test_an_unpinned_mirror_is_told(hub, sd_folder):
-    first, second, _ = [source.id for source in KNOWN["StableDiffusionPipeline"]["sd15"]]
-    hub({second: sd_folder})
-    with pytest.warns(UserWarning, match=f"'sd15' comes from {second}, an unpinned mirror.*{first} is gone"):
+def test_every_known_source_is_pinned_to_a_commit_or_to_its_weights():
+    for source in (source for names in KNOWN.values() for sources in names.values() for source in sources):
+        assert source.sha256 or re.fullmatch("[0-9a-f]{40}", source.revision), source
+
+
+def test_a_mirror_with_the_known_weights_serves(hub, sd_folder):
+    files = [f"{part}.safetensors" for part in ("unet/diffusion_pytorch_model", "text_encoder/model")]
+    known = tuple((name, hashlib.sha256((sd_folder / name).read_bytes()).hexdigest()) for name in files)
+    hub({"mirror/model": sd_folder})
+    sources = (HubRepo("anna/model"), HubRepo("mirror/model", sha256=known))
+    with pytest.warns(UserWarning, match="'model' comes from mirror/model, a mirror; anna/model is gone"):
+        assert obtain("model", "StableDiffusionPipeline", sources, True, "nano").is_dir()
+
+
+def test_a_mirror_with_other_weights_is_refused_and_not_kept(hub, sd_folder):
+    mirror = KNOWN["StableDiffusionPipeline"]["sd15"][1].id
+    hub({mirror: sd_folder})
+    wrong = "holds another unet/diffusion_pytorch_model.safetensors than the known one"
+    with pytest.raises(FileNotFoundError, match=f"{mirror} {wrong}"):
         load_stable_diffusion("sd15", "cpu", download=True)
+    with pytest.raises(FileNotFoundError, match="'sd15' isn't on this machine"):
+        load_stable_diffusion("sd15", "cpu")
 
 
 def test_what_became_of_every_source_is_said(hub, tmp_path):
