@@ -120,7 +120,7 @@ def test_an_iteration_never_waits_for_the_device():
 
 
 def test_the_plan_is_what_it_takes():
-    """What is taken is most of what is planned, and no more than the room left for kernels' workspaces allows."""
+    """What is taken is most of what is planned, and no more than the share left for workspaces allows."""
     ddpm, x = load_ddpm(), load_faces("p01").cuda()
     images = 2 * 10 * len(x)
     plan = memory_plan(ddpm, images)
