@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .checks import check_counts, check_ddpm, check_finite
 from .diffusion import add_noise, alpha_bars, predict_eps, predict_x0, sample_size
 from .images import check_eight_bit, check_image, quantise_within, to_model
 from .losses import denoising_loss, erroneous_timestep_guidance, patch_frequency_guidance
@@ -36,8 +37,9 @@ def antipure(
 
     x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images. eta: budget, [0, 1] units.
     eight_bit: what is returned is what a saved PNG holds, and ‖x_adv − x‖∞ ≤ η holds for that file.
-    options: every further argument of `antipure_steps`. Returns x's shape, device and range. Errors as there,
-    and ValueError for eta < 1/255 with eight_bit.
+    options: every further argument of `antipure_steps`: weights, patch, t_max, t_err, balance, absolute,
+    step_size, momentum, noise_samples, tiles, random_start, start, batch. Returns x's shape, device and
+    range. Errors as there, and ValueError for eta < 1/255 with eight_bit.
 
     >>> protected = antipure(load_ddpm(), load_faces("p01"), eta=8 / 255, steps=40)
     """
@@ -81,10 +83,15 @@ def antipure_steps(
     image's terms are means over its tiles, and where tiles overlap their gradients add up. States: see
     `PGDState`, terms "ddpm", "pfg", "etg".
     Raises ValueError as `pgd` does, and for an image smaller than the model's, timesteps outside the model's,
-    a patch that doesn't divide the tile, or no weight at all.
+    a patch that doesn't divide the tile, weights that aren't three finite numbers, or no weight at all;
+    TypeError for a ddpm that is no model of pixels.
     """
+    check_ddpm(ddpm)
     images = check_image(x).to(ddpm.unet.device)
+    if len(weights) != len(TERMS):
+        raise ValueError(f"weights must be three numbers, of L_ddpm, PFG and ETG; got {weights}")
     named = dict(zip(TERMS, weights, strict=True))
+    check_finite(**{f"weight of {name}": weight for name, weight in named.items()})
     named = {name: weight for name, weight in named.items() if weight}
     one_call = balance == "sum" or len(named) == 1
     size = images.shape[-2:]
@@ -129,8 +136,7 @@ def antipure_loss(
         raise ValueError(f"t_err must be 0 … {len(alpha_bar) - 1}, got {t_err}")
     if "pfg" in terms and (patch < 2 or patch % 2 or g % patch):
         raise ValueError(f"patch must be even and divide the tile of {g} pixels, got {patch}")
-    if noise_samples < 1:
-        raise ValueError(f"noise_samples must be at least 1, got {noise_samples}")
+    check_counts(noise_samples=noise_samples)
     if tiles != "all" and not (isinstance(tiles, int) and tiles >= 1):
         raise ValueError(f"tiles must be 'all' or a number of random crops, got {tiles!r}")
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .checks import check_counts
 from .fine_tune import FUSED_ADAM, CustomizeState, check_size, latents, train_steps, working_copy
-from .generate import at_least_one, generate
+from .generate import generate
 from .images import atomic
 from .noise import randn
 
@@ -87,7 +88,7 @@ def dreambooth_steps(
     back. Raises ValueError for bad images or images not of the model's size, steps, batch or n_prior < 1,
     lr or text_lr ≤ 0, prior_weight < 0; ImportError for eight_bit_adam without bitsandbytes.
     """
-    at_least_one(steps=steps, batch=batch, n_prior=n_prior)
+    check_counts(steps=steps, batch=batch, n_prior=n_prior)
     adam = _adam(eight_bit_adam)
     text_lr = lr if text_lr is None else text_lr
     for name, value in (("lr", lr), ("text_lr", text_lr)):
@@ -153,7 +154,7 @@ def lora_steps(
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
     not of the model's size, steps, batch or rank < 1, lr ≤ 0.
     """
-    at_least_one(steps=steps, batch=batch, rank=rank)
+    check_counts(steps=steps, batch=batch, rank=rank)
     if not lr > 0:
         raise ValueError(f"lr must be positive, got {lr}")
     images = check_size(pipe, images, "images")

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from .checks import check_path
+
 # What --keep-metadata keeps of the main directory. The rest describes how the old file stored its pixels.
 DESCRIPTIVE = (
     *("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright", "HostComputer"),
@@ -38,9 +40,9 @@ def decode(path: str | os.PathLike) -> Decoded:
 
     A colour profile or an EXIF block that is damaged is ignored, with a note.
     Raises FileNotFoundError for a missing file, PermissionError for one that mayn't be read, ValueError for
-    one that isn't a readable image; all name it and the remedy.
+    one that isn't a readable image, or for no path at all; all name it and the remedy.
     """
-    path = Path(path)
+    path = check_path(path)
     check_file(path)
     try:
         with warnings.catch_warnings():
@@ -51,7 +53,10 @@ def decode(path: str | os.PathLike) -> Decoded:
                 image, exif, notes = _upright(file)
                 rgb, alpha, note = _to_srgb(image)
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} isn't an image that Pillow knows; convert it to PNG or JPEG") from error
+        raise ValueError(
+            f"{path} isn't an image that Pillow knows, or only the beginning of one; "
+            "copy it again or convert it to PNG or JPEG"
+        ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{path} can't be read as an image: it claims more pixels than Pillow's limit of "

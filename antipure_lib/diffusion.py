@@ -190,5 +190,7 @@ def sample_size(ddpm: "DDPMPipeline") -> int:
 
 def _at(alpha_bar: torch.Tensor, t: Timestep, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(t, torch.Tensor):
+        if not 0 <= t < len(alpha_bar):
+            raise ValueError(f"t must be 0 … {len(alpha_bar) - 1}, got {t}")
         return alpha_bar[t]  # a scalar combines with any device without a copy
     return alpha_bar.to(x)[t].reshape(-1, *[1] * (x.ndim - 1))

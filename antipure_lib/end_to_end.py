@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .checks import check_counts
 from .diffusion import sample_size
-from .generate import at_least_one
 from .images import check_image
 from .memory import micro_batch
 from .micro_batch import MicroBatch
@@ -52,7 +52,7 @@ def end_to_end_steps(
     "loss". Raises ValueError as `pgd` and `gridpure_steps` do, for noise_samples < 1 and for a stride that
     doesn't divide t.
     """
-    at_least_one(noise_samples=noise_samples, stride=stride)
+    check_counts(noise_samples=noise_samples, stride=stride)
     gridpure_steps(ddpm, x, t, iterations, gamma=gamma)  # never run: complains about bad arguments
     if t % stride:
         raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from .checks import check_pipe
 from .diffusion import add_noise, alpha_bars
 from .generate import autocast
 from .images import check_image, to_model
@@ -151,7 +152,11 @@ def working_copy(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
 
 
 def check_size(pipe: "StableDiffusionPipeline", images: torch.Tensor, name: str) -> torch.Tensor:
-    """Images as N×3×H×W float32; raises ValueError for bad ones and for those not of the model's size."""
+    """Images as N×3×H×W float32.
+
+    Raises ValueError for bad ones and for those not of the model's size, TypeError for another model.
+    """
+    check_pipe(pipe)
     images = check_image(images, name).detach().float()
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     height, width = images.shape[-2:]

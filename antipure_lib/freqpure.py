@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .checks import check_counts
 from .diffusion import (
     add_noise,
     alpha_bars,
@@ -29,9 +30,9 @@ from .diffusion import (
     reverse_step,
     sample_size,
 )
-from .images import check_image, from_model, quantise, to_model
+from .images import from_model, quantise, to_model
 from .noise import image_generators, randn
-from .purify import PurifyState, tiles_at_a_time
+from .purify import PurifyState, check_chain, tiles_at_a_time
 from .tiles import extract, merge, tile_count
 
 if TYPE_CHECKING:
@@ -65,18 +66,13 @@ def freqpure_steps(
     large as the model's images; rounded to 8 bits at the start. seed: image i's noise depends on seed and i.
     Raises ValueError for bad values, t, rounds, t_ref or phase_slack, or an image smaller than a tile.
     """
-    images = check_image(x)
+    images = quantise(check_chain(ddpm, x, t).detach())
     steps = len(ddpm.scheduler.alphas_cumprod)
-    if not 1 <= t <= steps:
-        raise ValueError(f"t must be 1 … {steps} noise steps, got {t}")
     if not 0 <= t_ref <= steps:
         raise ValueError(f"t_ref must be 0 … {steps} noise steps, got {t_ref}; 0 takes the input as it is")
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    check_counts(rounds=rounds)
     if not 0 <= phase_slack <= math.pi + 1e-6:
         raise ValueError(f"phase_slack must be in [0, π] radians, got {phase_slack}")
-    tile_count(*images.shape[-2:], sample_size(ddpm))  # raises if the image is smaller than a tile
-    images = quantise(images.detach().to(ddpm.unet.device))
     batch = tiles_at_a_time(batch, ddpm, images)
     return _freqpure(ddpm, images, t, rounds, radius, phase_slack, t_ref, seed, batch)
 

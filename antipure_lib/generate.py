@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .checks import check_counts
 from .diffusion import frozen
 from .micro_batch import MicroBatch
 from .noise import image_generators
@@ -28,7 +29,7 @@ def generate(
     Image i's noise depends on `seed` and i alone, so the first four of n=16 are the four of n=4.
     Switches the pipeline's progress bar off. Raises ValueError for n, steps or batch < 1.
     """
-    at_least_one(n=n, steps=steps, batch=batch)
+    check_counts(n=n, steps=steps, batch=batch)
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
     generators = image_generators(seed, n)
@@ -55,10 +56,3 @@ def autocast(pipe: "StableDiffusionPipeline", dtype: torch.dtype | None) -> torc
     if dtype is None and len(kinds) > 1:
         dtype = min(kinds, key=lambda kind: torch.finfo(kind).bits)
     return torch.autocast(pipe.unet.device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def at_least_one(**counts: int) -> None:
-    """Raise a ValueError that names the first of the counts below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")

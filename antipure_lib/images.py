@@ -3,6 +3,7 @@
 Diffusion models see [−1, 1]; `to_model` and `from_model` are the only place where the range changes.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .checks import check_counts, check_eta, check_path
 from .decode import decode
 
 LEVELS = 255  # an 8-bit file holds k/255, k = 0..255
@@ -22,13 +24,15 @@ LOSSY = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}}
 def check_image(x: torch.Tensor, name: str = "x") -> torch.Tensor:
     """An image or a batch of them as a batch, after checking that it is what this library takes.
 
-    x: 3×H×W or N×3×H×W, floating point, RGB, [0, 1]. Returns N×3×H×W (a view).
+    x: 3×H×W or N×3×H×W, float32 or float64, RGB, [0, 1]. Returns N×3×H×W (a view).
     Raises TypeError or ValueError naming the argument, the problem and the remedy.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; load files with load_image")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point in [0, 1], got {x.dtype}; use {name}.float() / 255")
+    if torch.finfo(x.dtype).bits < 32:  # between 128/255 and 1 they can't tell all 8-bit levels apart
+        raise TypeError(f"{name} must be float32, got {x.dtype}, too coarse for a budget; use {name}.float()")
     if x.ndim not in (3, 4) or x.shape[-3] != 3 or x.numel() == 0:
         raise ValueError(f"{name} must be 3×H×W or N×3×H×W (RGB, channels first), got {tuple(x.shape)}")
     low, high = (bound.item() for bound in x.detach().aminmax())
@@ -62,7 +66,7 @@ def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.T
 
     Nearest level, except where it lies outside [x−η, x+η]: then the nearest level inside.
     x_adv, x: same shape, [0, 1]; eta: [0, 1] units. Returns it on x's device, wherever x_adv was made.
-    Raises ValueError for eta < 1/255, since the interval may then hold no level but x itself, or none at all.
+    Raises ValueError as `check_eight_bit`: below 1/255 the interval may hold no level but x itself, or none.
     """
     check_eight_bit(eta)
     slack = 1e-4  # levels; float32 rounding of 255·(x±η) stays below half of it
@@ -73,7 +77,8 @@ def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.T
 
 
 def check_eight_bit(eta: float) -> None:
-    """Raises ValueError for a budget below 1/255, one level of an 8-bit file."""
+    """Raises ValueError for a budget outside (0, 1], or below 1/255, one level of an 8-bit file."""
+    check_eta(eta)
     if eta * LEVELS < 1 - 1e-6:
         raise ValueError(
             f"eta={eta:.3g} is less than 1/255, and an 8-bit file can't hold so small a change: give at "
@@ -88,15 +93,16 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
     to the aspect around its centre and resampled (Lanczos, antialiased), never stretched.
     Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
     sRGB; lays transparent images on white; takes the first frame of an animation.
-    Errors: see `decode`.
+    Errors: see `decode`; ValueError for a size that isn't one or two whole numbers of at least 1.
     """
+    if size is not None:
+        height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+        check_counts(size=height)
+        check_counts(size=width)
     image, alpha, _, _ = decode(path)
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise ValueError(f"size must be positive, got {size}")
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return from_pil(image)
 
@@ -118,7 +124,7 @@ def write_picture(
     image: Image.Image, path: str | os.PathLike, lossy: bool = False, exif: bytes = b""
 ) -> Path:
     """Write a PIL image as `save_image` does, with these EXIF entries and no other metadata."""
-    path = Path(path)
+    path = check_path(path)
     formats = LOSSLESS | LOSSY if lossy else LOSSLESS
     suffix = path.suffix.lower()
     if suffix in LOSSY and not lossy:
@@ -128,6 +134,8 @@ def write_picture(
         )
     if suffix not in formats:
         raise ValueError(f"{path}: unknown format '{path.suffix}'; use one of {', '.join(formats)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
     with atomic(path) as temporary:
         options = formats[suffix] | ({"exif": exif} if exif else {})
         image.save(temporary, format=Image.registered_extensions()[suffix], **options)
@@ -139,7 +147,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name in the same folder: becomes `path` if the block succeeds, vanishes if it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -147,6 +155,12 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names begin that `atomic` gives this path's unfinished files; they end in ".tmp"."""
+    short = len(os.fsencode(path.name)) <= 235  # file systems take 255 bytes
+    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}."
 
 
 def to_pil(x: torch.Tensor) -> Image.Image:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .checks import check_counts
 from .diffusion import add_noise, alpha_bars
 from .fine_tune import check_size, latents, posterior, text_embeddings, training_target
-from .generate import at_least_one
 from .noise import randint, randn
 from .pgd import PGDState, pgd
 
@@ -175,11 +175,12 @@ def networks(pipe: "StableDiffusionPipeline") -> tuple[torch.nn.Module, ...]:
 
 
 def _check(pipe, x, **counts) -> torch.Tensor:
-    at_least_one(**counts)
+    check_counts(**counts)
+    images = check_size(pipe, x, "x")
     if torch.finfo(pipe.unet.dtype).bits < 32:
         kind = str(pipe.unet.dtype).removeprefix("torch.")
         raise ValueError(f"pipe computes in {kind}, too coarse for gradients; load it in torch.float32")
-    return check_size(pipe, x, "x").to(pipe.unet.device)
+    return images.to(pipe.unet.device)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 
 def denoising_loss(eps_pred: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
     """L_ddpm = ‖ε_θ(x_t,t) − ε‖², the loss the model was trained with.  N×C×H×W twice → (N,)."""
-    return (eps_pred - eps).square().mean((1, 2, 3))
+    return _mean_square(eps_pred - eps)
 
 
 def patch_frequency_guidance(x0_hat: torch.Tensor, patch: int = 8, absolute: bool = False) -> torch.Tensor:
@@ -41,21 +41,31 @@ def erroneous_timestep_guidance(eps_wrong: torch.Tensor, eps_right: torch.Tensor
     total adds, times λ2. eps_wrong, eps_right: N×C×H×W, predictions at t_err and at t. Returns (N,) in (0,
     1].
     """
-    return (-(eps_wrong - eps_right).square().mean((1, 2, 3))).exp()
+    return (-_mean_square(eps_wrong - eps_right)).exp()
 
 
 def patch_dct(x: torch.Tensor, patch: int) -> torch.Tensor:
     """Orthonormal two-dimensional DCT-II of every non-overlapping patch, as one product D·P·Dᵀ.
 
     x: N×C×H×W. Returns N×C×(H/s)×(W/s)×s×s, frequencies rising to the bottom right.
-    Raises ValueError if the patch doesn't divide the image.
+    Raises ValueError for x without a batch dimension and if the patch doesn't divide the image.
     """
-    n, c, h, w = x.shape
+    n, c, h, w = _batch(x).shape
     if patch < 1 or h % patch or w % patch:
         raise ValueError(f"patch={patch} doesn't divide the image's {h}×{w} pixels; choose one that does")
     patches = x.reshape(n, c, h // patch, patch, w // patch, patch).transpose(3, 4)
     d = dct_matrix(patch, x.device, x.dtype)
     return d @ patches @ d.mT
+
+
+def _mean_square(difference: torch.Tensor) -> torch.Tensor:
+    return _batch(difference).square().mean((1, 2, 3))
+
+
+def _batch(x: torch.Tensor) -> torch.Tensor:
+    if x.ndim != 4:
+        raise ValueError(f"a batch N×C×H×W is needed, got {tuple(x.shape)}; for one image pass x[None]")
+    return x
 
 
 @lru_cache

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from .checks import check_counts
+
 
 def image_generators(seed: int, n: int) -> list[torch.Generator]:
     """One generator per image of a batch, so that an image's noise depends on `seed` and its position alone.
@@ -14,8 +16,7 @@ def image_generators(seed: int, n: int) -> list[torch.Generator]:
 
     seed: non-negative; n: number of images. Raises ValueError for a negative seed.
     """
-    if seed < 0:
-        raise ValueError(f"seed must be non-negative, got {seed}")
+    check_counts(0, seed=seed)
     # SeedSequence mixes the pair into 32 bits, all that torch's CPU generator keeps of a seed.
     words = [np.random.SeedSequence((seed, i)).generate_state(1)[0] for i in range(n)]
     return [torch.Generator().manual_seed(int(word)) for word in words]

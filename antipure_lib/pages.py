@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)\s#])")  # the file in a Markdown link; no URL, no anchor
+EMPHASIS = re.compile(r"\*+")
 INDEX = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>The walk</title>
 <style>
@@ -78,7 +79,7 @@ def title_and_promise(notebook: Any, stem: str) -> tuple[str, str]:
         return stem, ""
     # Badges, pictures and HTML may stand between the two.
     promise = next((line for line in rest if line[0] not in "#[!<"), "")
-    return title.lstrip("# "), promise.strip("*_> ")
+    return title.lstrip("# "), EMPHASIS.sub("", promise).strip("*_> ")
 
 
 def minutes(seconds: float) -> str:

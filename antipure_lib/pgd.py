@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from .checks import check_counts, check_eta, check_finite
 from .diffusion import frozen
 from .images import check_image
 from .micro_batch import MicroBatch
@@ -55,25 +56,29 @@ def pgd(
     momentum: direction ← momentum·direction + gradient/mean|gradient|, per image (MI-FGSM, arXiv
         1710.06081).
 
-    Same seed, same device: same bits. The host never waits for the device inside the loop.
+    Same seed, same device: same bits. The host never waits for the device inside the loop. Images of a batch
+    share the generator: alone, an image gets other draws, and so another perturbation.
     Raises ValueError for bad images, eta outside (0, 1], steps < 1, a step_size ≤ 0 or as many as there
-    aren't steps, momentum outside [0, 1), an unknown balance; at the first step for weights of terms that
-    the loss doesn't have.
+    aren't steps, seed < 0, momentum outside [0, 1), an unknown balance, weights that aren't finite; at the
+    first step for weights of terms that the loss doesn't have. RuntimeError in torch.inference_mode, and
+    after the last step for gradients that were NaN or infinite: what they touch isn't protected.
 
     >>> for state in pgd(loss, x, eta=8 / 255, steps=40):
     ...     bar.set_postfix(loss=state.losses["loss"].mean().item())
     """
     x = check_image(x).detach()
-    if not 0 < eta <= 1:
-        raise ValueError(f"eta must be in (0, 1], got {eta}; budgets are in [0, 1] units, for example 16/255")
-    if steps < 1 or steps != int(steps):
-        raise ValueError(f"steps must be at least 1 and whole, got {steps}")
+    check_eta(eta)
+    check_counts(steps=steps)
+    check_counts(0, seed=seed)
+    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("torch.inference_mode() forbids the gradients that a protection needs; leave it")
     each = torch.as_tensor(step_size, dtype=torch.float64)
     if each.ndim and each.shape != (steps,):
         raise ValueError(
             f"step_size must be one number, or one for each of {steps} steps; got {each.tolist()}"
         )
-    sizes = each.tolist() if each.ndim else repeat(each.item(), int(steps))
+    sizes = each.tolist() if each.ndim else repeat(each.item(), steps)
     smallest = each.min().item()
     if not smallest > 0:
         raise ValueError(
@@ -123,12 +128,21 @@ def _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch
         x_adv = x_adv + eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1)
     x_adv = x_adv.clamp(low, high)
     direction = torch.zeros_like(x)
+    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for step, size in enumerate(sizes, 1):
         attempt = partial(_ascend, loss, x_adv, generator, *ascend)
         losses, gradient, grad_sizes = batch.retry(attempt, [generator], gradients=True)
-        direction = momentum * direction + gradient / _size(gradient)
+        size_of_gradient = _size(gradient)
+        broken |= ~size_of_gradient.flatten().isfinite()
+        direction = momentum * direction + gradient / size_of_gradient
         x_adv = (x_adv + size * direction.sign()).clamp(low, high)
         yield PGDState(step, x_adv, losses, grad_sizes)
+    if broken.any():
+        where = broken.nonzero().flatten().tolist()
+        raise RuntimeError(
+            f"the gradient was NaN or infinite, of images {where} of the batch; load the model in "
+            "dtype=torch.float32, and see whether the loss itself is finite"
+        )
 
 
 @torch.enable_grad()

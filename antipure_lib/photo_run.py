@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .decode import check_file
-from .images import atomic
+from .images import atomic, temporary_prefix
 from .photos import Photo, read_photo
 
 MANIFEST = ".manifest"
@@ -106,7 +106,7 @@ def _run(job: Job, settings: dict, work: Callable[[Photo, Path], str]) -> Outcom
         return Outcome(job, "kept", f"{job.photo} → {job.output}: already there, kept")
     photo = read_photo(job.photo)
     for path in (job.output, job.record):
-        for half in path.parent.glob(f".{escape(path.name)}.*.tmp"):  # of a run that was killed
+        for half in path.parent.glob(f"{escape(temporary_prefix(path))}*.tmp"):  # of a run that was killed
             half.unlink()
     if found is None:
         _write(job.record, made_from)  # from now on the name is this photo's, even if the run is killed

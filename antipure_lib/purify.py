@@ -5,12 +5,14 @@ All take 3×H×W or N×3×H×W in [0, 1] and return the same shape.
 
 import io
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from .checks import check_counts, check_ddpm
 from .diffusion import add_noise, alpha_bars, channels_last, predict, reverse_step, sample_size
 from .images import check_image, from_model, from_pil, quantise, to_model, to_pil
 from .memory import micro_batch
@@ -47,7 +49,7 @@ def diffpure(
     Rounds to 8 bits before and after: an abuser has a file and wants one.
     Raises ValueError for bad values, a bad t, or an image smaller than a tile.
     """
-    clean = quantise(_check(ddpm, x, t))
+    clean = quantise(check_chain(ddpm, x, t))
     batch = tiles_at_a_time(batch, ddpm, clean)
     with channels_last(ddpm.unet):
         purified = purify_tiles(ddpm, clean, t, image_generators(seed, len(clean)), batch)
@@ -90,9 +92,8 @@ def gridpure_steps(
     x: [0, 1], at least as large as a tile. seed: image i's noise depends on seed and i alone.
     Raises ValueError for bad values, t, iterations, rounds or gamma, or an image smaller than a tile.
     """
-    x = quantise(_check(ddpm, x, t))
-    if iterations < 1 or rounds < 1:
-        raise ValueError(f"iterations and rounds must be at least 1, got {iterations} and {rounds}")
+    x = quantise(check_chain(ddpm, x, t))
+    check_counts(iterations=iterations, rounds=rounds)
     if not 0 <= gamma < 1:
         raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
     return _gridpure(ddpm, x, t, iterations, rounds, gamma, seed, tiles_at_a_time(batch, ddpm, x))
@@ -169,6 +170,8 @@ def survival(
 def jpeg(x: torch.Tensor, quality: int = 75, subsampling: str = "4:2:0") -> torch.Tensor:
     """JPEG and back. quality: 1 … 95. subsampling of the colours: "4:2:0", "4:2:2" or "4:4:4"."""
     images = check_image(x)
+    if subsampling not in ("4:2:0", "4:2:2", "4:4:4"):
+        raise ValueError(f"subsampling must be '4:2:0', '4:2:2' or '4:4:4', got {subsampling!r}")
     if not 1 <= quality <= 95:
         raise ValueError(f"quality must be 1 … 95, got {quality}")
     out = []
@@ -205,10 +208,15 @@ def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
     return images.view_as(x)
 
 
-def _check(ddpm, x, t):
+def check_chain(ddpm: "DDPMPipeline", x: torch.Tensor, t: int) -> torch.Tensor:
+    """Images as N×3×H×W on the model's device, if a chain of t noise steps can begin there.
+
+    Raises ValueError for bad images, images smaller than a tile and a bad t; TypeError for another model.
+    """
+    check_ddpm(ddpm)
     images = check_image(x)
     steps = len(ddpm.scheduler.alphas_cumprod)
-    if not 1 <= t <= steps:
+    if not (isinstance(t, Integral) and 1 <= t <= steps):
         raise ValueError(f"t must be 1 … {steps} noise steps, got {t}")
     tile_count(*images.shape[-2:], sample_size(ddpm))  # raises if the image is smaller than a tile
     return images.to(ddpm.unet.device)

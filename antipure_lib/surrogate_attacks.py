@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .checks import check_counts
 from .customize import dreambooth, dreambooth_steps
 from .fine_tune import check_size, latents, posterior, text_embeddings, train_steps, working_copy
-from .generate import at_least_one, generate
+from .generate import generate
 from .latent_attacks import PROMPT, advdm_loss, advdm_steps, denoising_error, networks, sample_latents
 from .noise import randn
 from .pgd import PGDState, pgd
@@ -90,7 +91,7 @@ def aspl_steps(
     States: see `PGDState`, term "loss" or make_loss's. Errors as in `fsmg_steps`, and ValueError for
     round_steps < 1.
     """
-    at_least_one(round_steps=round_steps)
+    check_counts(round_steps=round_steps)
     attack = (x, eta, steps, step_size, seed, prompt, momentum, noise_samples, random_start)
     learning = {"steps": surrogate_steps, "lr": lr, "batch": batch, "n_prior": n_prior}
     learning |= {"prior_weight": prior_weight, "prior_images": prior_images}
@@ -263,6 +264,6 @@ def _check(pipe, set_a, attack, learning) -> None:
 
 
 def _check_selection(candidates, radius, keep) -> None:
-    at_least_one(candidates=candidates)
+    check_counts(candidates=candidates)
     if not 0 <= 2 * radius < keep:
         raise ValueError(f"radius must be 0 … (keep−1)/2, got {radius} with keep={keep}: too much is deleted")

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def test_the_host_never_waits_inside_the_loops(tiny_ddpm, pictures, loop):
         states = antipure_steps(tiny_ddpm, x, steps=3, balance=loop, momentum=0.9, random_start=True)
     next(states)  # constants are cached in the first step
     with HostWaits() as waits:
-        list(states)
+        next(states), next(states)
         assert waits.found == []
         torch.tensor([1.0]).item()
     assert waits.found == ["lift_fresh", "_local_scalar_dense"]  # it does notice
@@ -251,9 +252,14 @@ def test_random_crops_reach_every_offset(tiny_ddpm, pictures):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eta": 0}, "eta"),
+        ({"eta": 0}, "eta must be in"),
+        ({"eta": "8"}, "eta must be in .*got '8'"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"weights": (1, 1)}, "weights must be three numbers"),
+        ({"weights": (float("nan"), 0, 0)}, "weight of ddpm must be a finite number, got nan"),
+        ({"noise_samples": 1.5}, "noise_samples must be a whole number, got 1.5"),
         ({"eta": 0.5 / 255}, "less than 1/255"),
-        ({"eta": 16}, "eta"),
+        ({"eta": 16}, "eta must be in"),
         ({"steps": 0}, "steps"),
         ({"weights": (0, 0, 0)}, "at least one of the terms"),
         ({"patch": 7}, "patch must be even"),
@@ -272,3 +278,11 @@ def test_random_crops_reach_every_offset(tiny_ddpm, pictures):
 def test_bad_arguments(tiny_ddpm, pictures, options, message):
     with pytest.raises(ValueError, match=message):
         antipure(tiny_ddpm, **({"x": pictures(1)} | options))
+
+
+def test_another_kind_of_model_is_named(pictures):
+    latent = SimpleNamespace(unet=None, vae=None)
+    with pytest.raises(TypeError, match="ddpm must be a DDPMPipeline, got SimpleNamespace.*load_ddpm"):
+        antipure(latent, pictures(1))
+    with pytest.raises(TypeError, match="ddpm must be a DDPMPipeline, got NoneType"):
+        antipure(None, pictures(1))

@@ -34,6 +34,14 @@ def test_add_noise_is_the_schedulers(schedule):
     torch.testing.assert_close(add_noise(x0, eps, 999, alpha_bar)[1], expected[1])
 
 
+@pytest.mark.parametrize("t", [-1, 1000])
+def test_timesteps_outside_the_models_are_named(t):
+    alpha_bar = alpha_bars(DDPMScheduler())
+    for formula in (add_noise, predict_x0):
+        with pytest.raises(ValueError, match=f"t must be 0 … 999, got {t}"):
+            formula(normal(1), normal(2), t, alpha_bar)
+
+
 @pytest.mark.parametrize("t", [0, 10, 500, torch.tensor([0, 700])])
 def test_predict_x0_undoes_add_noise(t):
     alpha_bar = alpha_bars(DDPMScheduler())

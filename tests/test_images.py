@@ -119,7 +119,7 @@ def test_size_crops_around_the_centre_and_never_stretches(photo):
     assert pixel(x, 5, 5) == BLUE and pixel(x, 5, 15) == GREEN and pixel(x, 5, 25) == BLUE
     stripes = Image.fromarray(np.tile(np.array([[[0] * 3, [255] * 3]], np.uint8), (64, 32, 1)))
     assert (load_image(photo(stripes), size=16)[:, 2:-2, 2:-2] - 0.5).abs().max() < 0.05  # antialiased
-    with pytest.raises(ValueError, match="size must be positive"):
+    with pytest.raises(ValueError, match="size must be at least 1"):
         load_image(photo(wide), size=0)
 
 
@@ -172,6 +172,29 @@ def test_saving_is_lossless(tmp_path, suffix):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125])
+def test_the_longest_names_that_a_disk_takes_are_written(tmp_path, stem):
+    path = save_image(torch.rand(3, 4, 4), tmp_path / f"{stem}.png")
+    assert load_image(path).shape == (3, 4, 4)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("path", [None, "", 3])
+def test_no_path_at_all_is_named(path):
+    with pytest.raises(ValueError, match="path must name a file, got"):
+        load_image(path)
+    with pytest.raises(ValueError, match="path must name a file, got"):
+        save_image(torch.rand(3, 4, 4), path)
+
+
+@pytest.mark.parametrize(
+    ("size", "got"), [(2.5, "2.5"), ("a", "'a'"), ((4, 0), "0"), ((4, 4, 4), r"\(4, 4, 4\)")]
+)
+def test_bad_sizes_are_named(photo, size, got):
+    with pytest.raises(ValueError, match=f"size must be .*got {got}"):
+        load_image(photo(Image.new("RGB", (8, 8))), size=size)
+
+
 def test_jpeg_only_on_request(tmp_path):
     x = torch.rand(3, 16, 16)
     with pytest.raises(ValueError, match="x.jpg: JPEG discards.*lossy=True"):
@@ -185,13 +208,16 @@ def test_jpeg_only_on_request(tmp_path):
         (torch.rand(2, 3, 4, 4), "x.png", "writes one image, x holds 2"),
         (torch.rand(3, 4, 4), "x.xyz", "unknown format '.xyz'; use one of .png"),
         (torch.rand(3, 4, 4), "x", "unknown format"),
+        (torch.rand(3, 4, 4), "folder.png", "folder.png is a folder; name a file in it"),
         (torch.rand(3, 4, 4) + 1, "x.png", "must lie in"),
     ],
 )
 def test_bad_saves_leave_nothing(tmp_path, x, name, message):
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
     with pytest.raises(ValueError, match=message):
         save_image(x, tmp_path / name)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [folder] and not list(folder.iterdir())
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
@@ -212,6 +238,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         ([[1.0]], TypeError, "delta must be a torch.Tensor, got list"),
         (np.zeros((3, 4, 4), np.float32), TypeError, "got ndarray"),
         (torch.zeros(3, 4, 4, dtype=torch.uint8), TypeError, r"delta.float\(\) / 255"),
+        (torch.zeros(3, 4, 4).bfloat16(), TypeError, r"float32, got torch.bfloat16.*use delta.float\(\)"),
+        (torch.zeros(3, 4, 4).half(), TypeError, "float32, got torch.float16"),
         (torch.zeros(4, 4), ValueError, r"got \(4, 4\)"),
         (torch.zeros(4, 4, 3), ValueError, "channels first"),
         (torch.zeros(0, 3, 4, 4), ValueError, "must be 3×H×W"),

@@ -261,5 +261,7 @@ def test_a_model_in_half_precision_or_of_another_kind_is_refused(pipe, pictures)
     half.unet.bfloat16()
     with pytest.raises(ValueError, match="bfloat16.*torch.float32"):
         advdm_steps(half, pictures())
+    with pytest.raises(TypeError, match="pipe must be a StableDiffusionPipeline, got NoneType"):
+        advdm_steps(None, pictures())
     with pytest.raises(ValueError, match="predicts 'sample'"):
         next(advdm_steps(tiny_stable_diffusion(prediction_type="sample"), pictures()))

@@ -89,3 +89,14 @@ def test_denoising_loss_and_guidance_reduce_by_the_mean_per_image():
 def test_bad_patches(patch, message):
     with pytest.raises(ValueError, match=message):
         patch_frequency_guidance(image((1, 3, 32, 32)), patch)
+
+
+def test_a_single_image_is_told_to_be_made_a_batch():
+    x = image((3, 8, 8))
+    for loss in (
+        patch_frequency_guidance,
+        lambda x: denoising_loss(x, x),
+        lambda x: erroneous_timestep_guidance(x, x),
+    ):
+        with pytest.raises(ValueError, match=r"N×C×H×W is needed, got \(3, 8, 8\); .*x\[None\]"):
+            loss(x)

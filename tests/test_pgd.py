@@ -242,7 +242,10 @@ BAD = [
     ({"eta": -0.1}, "eta must be in"),
     ({"eta": 16}, "eta must be in.*units"),
     ({"steps": 0}, "steps must be at least 1"),
-    ({"steps": 1.5}, "steps must be at least 1 and whole, got 1.5"),
+    ({"steps": "3"}, "steps must be a whole number, got '3'"),
+    ({"seed": -1}, "seed must be at least 0, got -1"),
+    ({"weights": {"loss": float("inf")}}, "weights.'loss'. must be a finite number, got inf"),
+    ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
     ({"step_size": 0}, "step_size must be positive"),
     ({"step_size": [0.1, 0.1, 0], "steps": 3}, "step_size must be positive"),
     (
@@ -260,6 +263,35 @@ BAD = [
 def test_bad_arguments_fail_at_the_call(options, message):
     with pytest.raises(ValueError, match=message):
         pgd(linear(1.0), **({"x": torch.rand(1, 3, 4, 4)} | options))  # not iterated
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_gradient_that_was_no_number_is_told_at_the_end(momentum):
+    """Such an image isn't changed any more, and must not pass for protected."""
+    x, calls = torch.rand(3, 3, 4, 4), []
+
+    def loss(x, generator):
+        calls.append(1)
+        values = x.mean((1, 2, 3))
+        return values * torch.tensor([1, float("nan"), 1]) if len(calls) == 2 else values
+
+    states = pgd(loss, x, steps=3, momentum=momentum)
+    for _ in range(3):
+        next(states)
+    with pytest.raises(
+        RuntimeError, match=r"gradient was NaN or infinite, of images \[1\] of the batch.*float32"
+    ):
+        next(states)
+    calls.clear()
+    assert len(list(pgd(lambda x, g: x.mean((1, 2, 3)), x, steps=3, momentum=momentum))) == 3
+
+
+def test_inference_mode_is_named():
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"inference_mode\(\) forbids the gradients"),
+    ):
+        pgd(linear(1.0), torch.rand(1, 3, 4, 4))
 
 
 def test_bad_losses_are_named():

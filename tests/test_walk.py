@@ -183,6 +183,12 @@ def test_untitled_notebook_goes_by_its_name():
     assert title_and_promise(new_notebook(cells=[new_markdown_cell("# Alone")]), "stem") == ("Alone", "")
 
 
+def test_promise_is_plain_text():
+    source = "# Two\n\n[![badge](x)](y)\n\n**All of it, *once*:** four photos."
+    notebook = new_notebook(cells=[new_markdown_cell(source)])
+    assert title_and_promise(notebook, "stem") == ("Two", "All of it, once: four photos.")
+
+
 def test_minutes():
     assert [minutes(s) for s in (0.4, 59.4, 59.6, 75.4, 3600)] == [
         "0 s",
