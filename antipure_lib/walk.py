@@ -21,6 +21,7 @@ from .pages import minutes, to_html, write_index
 NOTEBOOKS = Path("notebooks")
 OUT = Path("build/walk")
 TIMEOUT = 1800  # seconds for one cell; a slow machine needs several times the two-core figures
+START_TIMEOUT = 300  # seconds for a kernel to answer; a busy machine takes long
 
 
 class NotebookError(Exception):
@@ -122,6 +123,7 @@ def run_notebook(
                 kernel_name="python3",  # the kernel of this interpreter's environment
                 cwd=path.parent,
                 execution_timeout=timeout,
+                start_timeout=START_TIMEOUT,
                 extra_arguments=["--log-level=ERROR"],  # the kernel's own warnings are none of the reader's
                 progress_bar={"desc": path.stem, "leave": False} if alone else False,
             )
@@ -134,6 +136,8 @@ def run_notebook(
         except DeadKernelError as error:
             reason = "ended the kernel; most likely the memory ran out"
             raise NotebookError(f"{path}: {_last_cell(executed)} {reason}") from error
+        except RuntimeError as error:  # jupyter_client's, of a kernel that doesn't start
+            raise NotebookError(f"{path}: {error}; is ipykernel installed here?") from error
         page = executed.with_suffix(".html")
         page.write_text(to_html(nbformat.read(executed, as_version=4), path, out_dir), encoding="utf-8")
         for file in (page, executed):

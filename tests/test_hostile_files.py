@@ -71,7 +71,10 @@ REFUSED = {
     "bomb.png": (bomb(30_000, 30_000), "more pixels than Pillow's limit.*make it smaller"),
     "endless row.png": (bomb(2**31 - 1, 1), "can't be read|more pixels"),
     "no pixels.png": (bomb(0, 5), "can't be read|isn't an image"),
-    "text.jpg": (lambda path: path.write_text("not a picture"), "isn't an image that Pillow knows, or only the beginning of one; copy"),
+    "text.jpg": (
+        lambda path: path.write_text("not a picture"),
+        "isn't an image that Pillow knows, or only the beg",
+    ),
     "empty.png": (lambda path: path.touch(), r"is empty \(0 bytes\); copy or download"),
     "folder.png": (lambda path: path.mkdir(), "is a folder, not an image; name one"),
     "gone.png": (lambda path: None, "no such file; check the path"),

@@ -111,6 +111,18 @@ def test_cell_that_takes_too_long_is_named(make, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_kernel_that_does_not_start_is_named(make, tmp_path, monkeypatch):
+    def too_slow(*_, **options):
+        raise RuntimeError(f"Kernel didn't respond in {options['start_timeout']} seconds")
+
+    monkeypatch.setattr("papermill.execute_notebook", too_slow)
+    with pytest.raises(
+        NotebookError, match=r"a\.ipynb: Kernel didn't respond in 300 seconds; is ipykernel installed"
+    ):
+        run_notebook(make("a", "print(1)"), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_dead_kernel_is_named(make, tmp_path):
     deadly = make("deadly", "import os", "os._exit(1)")
     with pytest.raises(
