@@ -1,6 +1,7 @@
-"""The pictures of the model cards: what each model makes, and how its loss fell.
+"""The pictures of the cards: what each model makes, and how its loss fell; all the people.
 
-python tools/card_pictures.py      # writes samples.png and loss.png beside each card in data/models/
+python tools/card_pictures.py      # writes samples.png and loss.png beside each card in data/models/,
+                                   # people.jpg beside that in data/faces/
 """
 
 import csv
@@ -11,7 +12,8 @@ import torch
 
 import antipure_lib as ap
 
-MODELS = Path(__file__).resolve().parents[1] / "data" / "models"
+DATA = Path(__file__).resolve().parents[1] / "data"
+MODELS = DATA / "models"
 PROMPTS = (
     "a photo of a person",
     "a photo of a person with long blond hair, green background",
@@ -51,7 +53,14 @@ def samples_of_ddpm(n: int = 16) -> torch.Tensor:
     return ap.from_model(x_t)
 
 
+def people(margin: int = 2) -> torch.Tensor:
+    """Every held-out photo, a row a person, in a white grid: 3×H×W."""
+    rows = [torch.nn.functional.pad(ap.load_faces(name), [margin] * 4, value=1) for name in ap.identities()]
+    return torch.cat([torch.cat(list(row), 2) for row in rows], 1)
+
+
 def main() -> None:
+    ap.save_image(people(), DATA / "faces" / "people.jpg", lossy=True)
     crops = samples_of_ddpm()
     save(ap.show_rows({"": crops[:8], " ": crops[8:]}), MODELS / "ddpm" / "samples.png")
     save(losses(MODELS / "ddpm", ("loss.csv",)), MODELS / "ddpm" / "loss.png")

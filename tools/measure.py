@@ -92,6 +92,12 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
         else distance[~same].kthvalue(int(0.01 * (~same).sum()))[0]
     )
     nearest = (torch.cdist(e, e) + torch.eye(len(e)) * 9).argmin(1)
+    # ISM of a photo, with the mean of four others of its person or of somebody else.
+    person = embeddings.view(people, photos, -1)
+    ism = torch.nn.functional.cosine_similarity(
+        person[:, : photos - 4, None], person[:, photos - 4 :].nanmean(1), dim=-1
+    )
+    own = torch.eye(people, dtype=torch.bool)[:, None].expand_as(ism)
     values = dict(
         made_by="python tools/measure.py faces",
         people=people,
@@ -107,6 +113,8 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
         distance_different=spread(distance[~same]),
         cosine_same=spread(cosine[same]),
         cosine_different=spread(cosine[~same]),
+        ism_same=spread(ism[own]) | {"quantile_0.01": ism[own].nanquantile(0.01)},
+        ism_different=spread(ism[~own]) | {"quantile_0.99": ism[~own].nanquantile(0.99)},
     )
     write_json(ROOT / "data/faces/calibration.json", values)
 

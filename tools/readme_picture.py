@@ -10,7 +10,7 @@ import antipure_lib as ap
 
 
 def main(out: Path, eta: float = 8 / 255, steps: int = 60) -> None:
-    x = ap.load_faces("p09", "B")
+    x = ap.load_faces("p07", "B")
     protected = ap.antipure(ap.load_ddpm(), x, eta=eta, steps=steps)
     times = round(0.5 / eta)
     rows = {"clean": x, "protected": protected, f"change × {times}": ap.amplify(protected, x, times)}
