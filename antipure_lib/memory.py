@@ -39,7 +39,9 @@ class MemoryPlan(NamedTuple):
 
     def __str__(self) -> str:
         sizes = (self.model, self.rest, self.tile, self.total, self.free)
-        model, rest, tile, total, free = (f"{size / 1e9:.2f} GB" for size in sizes)
+        model, rest, tile, total, free = (
+            f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB" for size in sizes
+        )
         held = f"{self.calls} calls of {self.batch}" if self.calls > 1 else f"{self.batch}"
         return (
             f"memory: weights {model}, {self.images} images a step {rest}, in the UNet {held} at a time at "

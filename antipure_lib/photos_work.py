@@ -102,7 +102,7 @@ def protection(
 
     def estimate(sizes):
         total, most, (height, width) = tiles_of(sizes, side)
-        tell(f"largest photo {width}×{height}: {most} tiles of {side} px, {steps} steps")
+        tell(f"largest photo {width}×{height}: tiles of {side} px: {most}, {steps} steps")
         # Never run: plans are made before the first step.
         protect_steps(args.method, torch.zeros(()).expand(3, height, width), **models, **chosen, batch=tell)
         pace["tiles"] = total
@@ -162,7 +162,7 @@ def purification(
             predict(ddpm, noise, 0, plan.batch)[0].sum().item()  # the device has finished
         seconds = (time.perf_counter() - began) / plan.batch * runs * total
         tell(
-            f"largest photo {width}×{height}: {most} tiles of {side} px, {runs} times through the model; "
+            f"largest photo {width}×{height}: tiles of {side} px: {most}, {runs} times through the model; "
             f"about {duration(seconds)} for all photos"
         )
         tell(plan)

@@ -238,7 +238,7 @@ def test_an_estimate_comes_first_and_once(run, pictures):
         save_image(pictures(1, side, side)[0], f"{name}.png")
     run("protect", "small.png", "large.png", "--steps", 2)
     size, plan, time = run.estimates
-    assert size == "estimate: largest photo 32×32: 10 tiles of 16 px, 2 steps"
+    assert size == "estimate: largest photo 32×32: tiles of 16 px: 10, 2 steps"
     assert plan.startswith("estimate: memory: weights") and "20 images a step" in plan
     assert re.search(r"by its first step about [\d.e-]+ \w+ for this photo, [\d.e-]+ \w+ for all", time)
     run("protect", "small.png", "large.png", "--steps", 2)
@@ -246,7 +246,7 @@ def test_an_estimate_comes_first_and_once(run, pictures):
     for purifier, runs in (("gridpure3", 30), ("diffpure7", 7), ("gridpure2x1", 20), ("freqpure2x3", 8)):
         assert run("purify", "large.png", "--purifier", purifier, out=purifier)[0] == 0
         size, plan = run.estimates
-        assert f"32×32: 10 tiles of 16 px, {runs} times through the model; about" in size
+        assert f"32×32: tiles of 16 px: 10, {runs} times through the model; about" in size
         assert "10 images a step" in plan
     run("purify", "large.png", "--purifier", "jpeg75", out="jpeg")
     assert run.estimates == []
