@@ -137,11 +137,11 @@ def _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch
         direction = momentum * direction + gradient / size_of_gradient
         x_adv = (x_adv + size * direction.sign()).clamp(low, high)
         yield PGDState(step, x_adv, losses, grad_sizes)
-    if broken.any():
-        where = broken.nonzero().flatten().tolist()
+    if broken.any():  # the sign of NaN is 0: they would stay as they are and look finished
+        which = broken.nonzero().flatten().tolist()
         raise RuntimeError(
-            f"the gradient was NaN or infinite, of images {where} of the batch; load the model in "
-            "dtype=torch.float32, and see whether the loss itself is finite"
+            f"NaN or infinite gradients of images {which} of the batch, which aren't "
+            "protected; compute in float32 (dtype=torch.float32, --precision float32)"
         )
 
 

@@ -68,18 +68,13 @@ def protection(
         # No setting: how many tiles go through the model at a time moves last bits alone.
         fitting = {"batch": check} if "ddpm" in needed else {}
         states = protect_steps(args.method, x, **models, **chosen, **fitting)
-        losses = 0  # summed where they are, so that the host waits for the device at the end alone
         for state in tqdm(states, total=steps, unit="step", leave=False, disable=silent):
             x_adv = state.x_adv
-            losses = losses + sum(state.losses.values())
             if pace:
                 x_adv.sum().item()  # the device has finished
                 seconds = (time.perf_counter() - began) * steps
                 total = seconds / tile_count(*x.shape[-2:], side) * pace.pop("tiles")
                 tell(f"by its first step about {duration(seconds)} for this photo, {duration(total)} for all")
-        # The sign of NaN is 0: the photo would stay as it is and look finished.
-        if not torch.as_tensor(losses).isfinite().all():
-            raise ValueError("the model gave NaN or infinite losses; try --precision float32")
         return x_adv.to(x).view_as(x)
 
     def work(photo, path):

@@ -279,7 +279,7 @@ def test_a_gradient_that_was_no_number_is_told_at_the_end(momentum):
     for _ in range(3):
         next(states)
     with pytest.raises(
-        RuntimeError, match=r"gradient was NaN or infinite, of images \[1\] of the batch.*float32"
+        RuntimeError, match=r"NaN or infinite gradients of images \[1\] of the batch.*float32"
     ):
         next(states)
     calls.clear()
