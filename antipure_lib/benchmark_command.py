@@ -15,7 +15,8 @@ CACHE = Path("build/benchmark")
 def add_command(subparsers: Any) -> None:
     """Add `benchmark` to the command line's parser."""
     summary = "protect, purify, customize and judge a grid of cells, into a CSV file"
-    parser = subparsers.add_parser("benchmark", help=summary, description=summary.capitalize() + ".")
+    about = f"{summary[0].upper()}{summary[1:]}."  # capitalize() would write csv
+    parser = subparsers.add_parser("benchmark", help=summary, description=about)
     add = parser.add_argument
     many = {"nargs": "+", "metavar": "NAME"}
     add("--protect", default=["none", "random", "antipure"], help="default: none random antipure", **many)
@@ -80,10 +81,11 @@ def _command(args: argparse.Namespace) -> int:
 def _report(cells, models, workers) -> str:
     from .benchmark_run import make_world
     from .estimate import estimate
+    from .photos_estimate import duration
 
     found = estimate(cells, make_world(**models))
     lines = [f"{stage:28} {seconds:8.1f} s" for stage, seconds in found.stages.items()]
-    total = f"{len(cells)} cells: about {found.seconds / 3600 / workers:.1f} hours with {workers} worker(s), "
+    total = f"{len(cells)} cells: about {duration(found.seconds / workers)} with {workers} worker(s), "
     return "\n".join([*lines, total + f"{workers} × {found.memory / 1e9:.1f} GB of memory"])
 
 

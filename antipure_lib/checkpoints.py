@@ -189,6 +189,10 @@ def _checked(path, kind):
     return path
 
 
+# What diffusers, transformers and torch raise for folders that are damaged.
+WRONG = (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError)
+
+
 def _load(kind, folder, device, dtype, **options):
     from safetensors import SafetensorError
 
@@ -196,12 +200,36 @@ def _load(kind, folder, device, dtype, **options):
         try:
             # `to` sets the precision: from_pretrained's argument for it changed its name in diffusers 0.40.
             pipe = kind.from_pretrained(folder, local_files_only=True, **options)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            _check_parts(pipe, folder)
+            pipe = pipe.to(device, dtype)
+        except torch.OutOfMemoryError:
+            raise
+        except (*WRONG, SafetensorError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{folder} can't be loaded ({reason}); get the folder again") from error
-        pipe = pipe.to(device, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _check_parts(pipe, folder):
+    """Raises ValueError for what loads without an error and isn't what the folder should hold."""
+    from safetensors import safe_open
+
+    if hasattr(pipe, "text_encoder"):  # transformers fills what the file lacks with random numbers
+        found = set()
+        for file in Path(folder, "text_encoder").glob("*.safetensors"):
+            with safe_open(file, "pt") as tensors:
+                found |= {key.removeprefix("text_model.") for key in tensors.keys()}  # noqa: SIM118
+        wanted = {key.removeprefix("text_model.") for key in pipe.text_encoder.state_dict()}
+        if missing := sorted(wanted - found):
+            raise ValueError(f"text_encoder lacks {missing[0]}")
+        return
+    config = pipe.unet.config
+    if config.in_channels != 3 or not config.sample_size:
+        size = f"{config.in_channels} channels, sample_size {config.sample_size}"
+        raise ValueError(f"unet: {size}; a model of RGB images is needed")
+    if config.class_embed_type or config.num_class_embeds:
+        raise ValueError("unet: the model is class-conditional; use an unconditional one")
 
 
 @contextmanager

@@ -24,6 +24,13 @@ DESCRIPTIVE = (
 NOT_KEPT = ("MakerNote", "ExifInteroperabilityOffset", "ExifImageWidth", "ExifImageHeight", "ColorSpace")
 
 
+# What cameras and editors write. Of others some are programs: Pillow hands EPS to Ghostscript.
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"),
+    *("TGA", "ICO"),
+)
+
+
 class Decoded(NamedTuple):
     """What a picture file holds."""
 
@@ -48,13 +55,13 @@ def decode(path: str | os.PathLike) -> Decoded:
         with warnings.catch_warnings():
             # Of size, no problem up to Pillow's limit, and of damaged metadata, which the notes tell.
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with open_picture(path) as file:
                 file.load()
                 image, exif, notes = _upright(file)
                 rgb, alpha, note = _to_srgb(image)
     except Image.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} isn't an image that Pillow knows, or only the beginning of one; "
+            f"{path} isn't an image of a kind that is read here, or only the beginning of one; "
             "copy it again or convert it to PNG or JPEG"
         ) from error
     except Image.DecompressionBombError as error:
@@ -65,6 +72,12 @@ def decode(path: str | os.PathLike) -> Decoded:
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise ValueError(f"{path} can't be read as an image ({error}); is it complete and intact?") from error
     return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))))
+
+
+def open_picture(path: str | os.PathLike) -> Image.Image:
+    """Pillow's `Image.open` for FORMATS alone, as far as this Pillow has them."""
+    Image.init()
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def check_file(path: Path) -> None:

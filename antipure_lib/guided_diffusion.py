@@ -45,7 +45,9 @@ def load_guided_diffusion(path: str | os.PathLike, head_channels: int = 64) -> "
             f"{path} can't be read as plain tensors: it is damaged, isn't a PyTorch file, or holds code, "
             "which is never run; download it again from where its authors publish it"
         ) from error
-    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
+    if not isinstance(stored, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in stored.items()
+    ):
         raise ValueError(f"{path} isn't a table of tensors; save the model's state_dict() alone")
     try:
         return convert(stored, head_channels)

@@ -13,7 +13,8 @@ from typing import Any
 def add_command(subparsers: Any) -> None:
     """Add `inspect` to the command line's parser."""
     summary = "how visible a protection is: amplified change, spectrum, LPIPS, FLIP, PSNR"
-    parser = subparsers.add_parser("inspect", help=summary, description=summary.capitalize() + ".")
+    about = f"{summary[0].upper()}{summary[1:]}."  # capitalize() would write lpips
+    parser = subparsers.add_parser("inspect", help=summary, description=about)
     add = parser.add_argument
     add("original", metavar="ORIGINAL")
     add("protected", metavar="PROTECTED")

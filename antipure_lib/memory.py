@@ -1,6 +1,7 @@
 """How many images a UNet call can take: what is free, and what one costs, counted before it is computed."""
 
 import copy
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,7 +119,8 @@ def micro_batch(
 def free_memory(device: torch.device | str) -> int:
     """Bytes that new tensors on the device can have, what torch keeps in reserve included.
 
-    A CPU's is what the system calls available; a container's own limit may be lower.
+    A CPU's is what the system calls available, shared among the processes that a launcher started here; a
+    container's own limit may be lower.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -128,7 +130,7 @@ def free_memory(device: torch.device | str) -> int:
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     import psutil  # which accelerate needs, too
 
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
 
 
 def tile_bytes(

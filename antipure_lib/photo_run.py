@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from .decode import check_file
 from .images import atomic, temporary_prefix
-from .photos import Photo, read_photo
+from .photos import Photo, photo_size, read_photo
 
 MANIFEST = ".manifest"
+PIXEL = 75  # bytes: a photo of 169 megapixels took 12.1 GB with the plainest protection, random signs
 
 
 class Job(NamedTuple):
@@ -45,7 +46,8 @@ def plan_jobs(
 ) -> list[Job]:
     """An output name for every photo, the same whichever of them are already finished.
 
-    A photo's name is its file's stem; photos of one stem get -2, -3, … A file that this command didn't make
+    `out` itself among several photos, as a pattern finds it, is passed over. A photo's name is its file's
+    stem; photos of one stem get -2, -3, … A file that this command didn't make
     from the same photo is never overwritten. A photo named twice is done once.
     Raises ValueError where an output would be one of the photos, and where `out` isn't a folder.
     """
@@ -53,11 +55,14 @@ def plan_jobs(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a folder")
     photos = list({os.path.abspath(photo): Path(photo) for photo in photos}.values())
+    if len(photos) > 1:
+        photos = [photo for photo in photos if os.path.realpath(photo) != os.path.realpath(out)]
     originals = {os.path.realpath(photo) for photo in photos}
     jobs, taken = [], set()
     for photo in photos:
         if os.path.realpath(out / (photo.stem + suffix)) in originals:
-            raise ValueError(f"{photo.name} would be overwritten in {out}; give another folder with --out")
+            name = photo.stem + suffix
+            raise ValueError(f"{name} would be overwritten in {out}; give another folder with --out")
         number = 1
         while True:
             job = Job(photo, out / f"{photo.stem}{f'-{number}' if number > 1 else ''}{suffix}", command)
@@ -104,6 +109,7 @@ def _run(job: Job, settings: dict, work: Callable[[Photo, Path], str]) -> Outcom
     why = _difference(found, made_from, job.output)
     if why is None:
         return Outcome(job, "kept", f"{job.photo} → {job.output}: already there, kept")
+    _check_size(job.photo)
     photo = read_photo(job.photo)
     for path in (job.output, job.record):
         for half in path.parent.glob(f"{escape(temporary_prefix(path))}*.tmp"):  # of a run that was killed
@@ -119,6 +125,21 @@ def _run(job: Job, settings: dict, work: Callable[[Photo, Path], str]) -> Outcom
     _write(job.record, made_from | {"output_sha256": _sha256(job.output)})
     notes = [*([f"made again: {why}"] if why else []), *photo.notes, *([said] if said else [])]
     return Outcome(job, "made", "; ".join([f"{job.photo} → {job.output}", *notes]))
+
+
+def _check_size(photo: Path) -> None:
+    """Refuse a photo that can't be held in memory before it is read: the machine might end the whole run."""
+    import torch
+
+    from .memory import free_memory
+
+    height, width = photo_size(photo) or (0, 0)
+    needed, free = PIXEL * height * width, free_memory(torch.device("cpu"))
+    if needed > free:
+        raise ValueError(
+            f"{photo}: {width}×{height} pixels need about {needed / 1e9:.1f} GB to be read and written, and "
+            f"{free / 1e9:.1f} GB are free; make the photo smaller"
+        )
 
 
 def _difference(found: dict | None, made_from: dict, output: Path) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .decode import check_file, decode
+from .decode import check_file, decode, open_picture
 from .images import LOSSY, check_image, from_pil, to_pil, write_picture
 from .purify import jpeg
 
@@ -40,7 +40,7 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size: whoever reads the photo says so
             check_file(Path(path))  # opening a pipe would wait for ever
-            with Image.open(path) as file:
+            with open_picture(path) as file:
                 return file.height, file.width
     except Exception:  # on damaged files decoders raise nearly anything
         return None

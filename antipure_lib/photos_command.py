@@ -50,7 +50,7 @@ def add_command(subparsers: Any) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("photos", nargs="+", metavar="PHOTO")
+    add("photos", nargs="+", metavar="PHOTO", help="picture files, one or many")
     add("--out", required=True, type=Path, metavar="DIR", help="folder of the results, made if need be")
     add("--seed", default=0, type=int, metavar="N", help="default: %(default)s")
     add("--ddpm", default="nano", metavar="MODEL", help="purifier's model, default: nano")
@@ -112,8 +112,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from .images import LOSSY
+    from .images import LOSSLESS, LOSSY
 
+    if args.out.suffix.lower() in LOSSLESS:
+        raise ValueError(f"--out {args.out} reads like a file; --out takes a folder")
     if args.out.suffix.lower() in LOSSY:
         raise ValueError(
             f"--out {args.out}: JPEG discards the fine detail that a perturbation is made of. --out takes a "

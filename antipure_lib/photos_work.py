@@ -40,6 +40,8 @@ def protection(
         raise ValueError(f"--steps must be at least 1, got {steps}")
     if args.fast and args.method != "antipure":
         raise ValueError(f"--fast is for --method antipure, not {args.method}; leave it out")
+    if args.method == "none":
+        raise ValueError("--method none would only copy the photos; name a protection")
     any_size = ", ".join(methods()[0])
     needed = needs(args.method)
     if "set_a" in needed:

@@ -210,7 +210,7 @@ def _run(args: argparse.Namespace) -> int:
                 raise NotebookError(f"{option} must be 1 or more, got {value}")
         at_once = min(args.at_once or min(2, os.cpu_count() or 1), len(notebooks) or 1)
         index = walk(notebooks, args.out, parameters, args.timeout, at_once)
-    except NotebookError as error:
+    except (NotebookError, OSError) as error:  # such as a folder that can't be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"Open {index.resolve()}")

@@ -1,9 +1,11 @@
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from tiny import sd15_folder, tiny_stable_diffusion, tiny_tokenizer
 
 import antipure_lib
@@ -92,6 +94,40 @@ def test_a_folder_of_another_kind_is_refused(load, make_ddpm, tmp_path):
     other = make_ddpm() if load is load_stable_diffusion else tiny_stable_diffusion()
     with pytest.raises(ValueError, match=f"{tmp_path}.*holds a .*Pipeline"):
         load(half(other, tmp_path))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_part_that_lacks_a_tensor_is_refused(part, whole, tmp_path):
+    """transformers would fill in random numbers and not say so."""
+    folder = half(tiny_stable_diffusion(), tmp_path)
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    if not whole:
+        del tensors[next(name for name in sorted(tensors) if name.endswith("weight"))]
+    save_file(tensors, file, {"format": "pt"})
+    if whole:
+        load_stable_diffusion(folder, "cpu")
+    else:
+        with pytest.raises(ValueError, match=f"{tmp_path} can't be loaded .*get the folder again"):
+            load_stable_diffusion(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"sample_size": None}, "sample_size None"),
+        ({"in_channels": "x"}, "can't be loaded"),
+        ({"num_class_embeds": 10}, "class-conditional|can't be loaded"),
+    ],
+    ids=str,
+)
+def test_a_purifier_with_a_damaged_or_unfit_configuration_is_refused(config, reason, make_ddpm, tmp_path):
+    folder = half(make_ddpm(), tmp_path)
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    with pytest.raises(ValueError, match=reason):
+        load_ddpm(folder, "cpu")
 
 
 def test_missing_data_is_named():

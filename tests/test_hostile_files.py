@@ -73,7 +73,7 @@ REFUSED = {
     "no pixels.png": (bomb(0, 5), "can't be read|isn't an image"),
     "text.jpg": (
         lambda path: path.write_text("not a picture"),
-        "isn't an image that Pillow knows, or only the beg",
+        "isn't an image of a kind that is read here, or only",
     ),
     "empty.png": (lambda path: path.touch(), r"is empty \(0 bytes\); copy or download"),
     "folder.png": (lambda path: path.mkdir(), "is a folder, not an image; name one"),
@@ -251,3 +251,30 @@ def test_damaged_bytes_give_a_picture_or_a_plain_error(tmp_path_factory, data, k
         assert str(error).startswith(str(path))
     else:
         assert x.ndim == 3 and x.shape[0] == 3 and 0 <= x.min() and x.max() <= 1
+
+
+def test_no_program_is_run_for_a_picture_that_is_one(protect, tmp_path, monkeypatch):
+    """EPS is PostScript, which Pillow gives to Ghostscript; here it is no picture, whatever its name."""
+    ran = tmp_path / "ran"
+    for name in ("gs", "gswin32c", "gswin64c"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    noise().save("e.eps")
+    Path("e.eps").rename("photo.jpg")
+    noise().save("a.png")
+    status, out, err = protect("photo.jpg", "a.png")
+    assert status == 1 and "photo.jpg isn't an image of a kind that is read here" in err
+    assert "a.png" in out and not ran.exists()
+
+
+def test_a_photo_too_large_for_the_memory_is_refused_before_it_is_read(protect, monkeypatch):
+    noise().save("a.png")
+    monkeypatch.setattr("antipure_lib.memory.free_memory", lambda device: 1000)
+    monkeypatch.setattr("antipure_lib.photo_run.read_photo", lambda path: pytest.fail("it was read"))
+    status, _, err = protect("a.png")
+    assert status == 1 and re.search(
+        r"a.png: \d+×\d+ pixels need about .* to be read.*make the photo smaller", err
+    )

@@ -157,6 +157,24 @@ def test_files_of_others_are_never_overwritten(run, pictures):
     assert set(Path("out").glob("*.png")) == {Path(f"out/me{n}.png") for n in ("", "-2", "-3")}
 
 
+def test_a_pattern_that_finds_the_folder_of_results_too_goes_on(run, pictures):
+    Path("photos").mkdir()
+    save_image(pictures(1)[0], "photos/me.png")
+    for told in ("1 made, 0 kept, 0 failed", "0 made, 1 kept, 0 failed"):
+        names = sorted(map(str, Path("photos").glob("*")))
+        status, said, err = run("protect", *names, "--method", "random", out="photos/protected")
+        assert status == 0 and err == [] and told in said[-1]
+
+
+def test_a_method_or_a_folder_that_cannot_be_meant_is_refused(run, pictures):
+    save_image(pictures(1)[0], "me.png")
+    assert run("protect", "me.png", "--method", "none")[2] == [
+        "error: --method none would only copy the photos; name a protection"
+    ]
+    assert "reads like a file" in run("protect", "me.png", out="out.png")[2][0]
+    assert not Path("out").exists() and not Path("out.png").exists()
+
+
 def test_a_folder_where_a_photo_would_be_overwritten_is_refused(run, pictures):
     save_image(pictures(1)[0], "me.png")
     before = files(".")
@@ -189,7 +207,7 @@ def test_a_folder_where_a_photo_would_be_overwritten_is_refused(run, pictures):
         (["--ddpm", "anna/model"], "'anna/model' isn't on this machine: --download fetches it"),
         (["--method", "mist", "--pipe", "sd15"], "'sd15' isn't on this machine: --download fetches it from"),
         (["--out", "me.jpg"], "JPEG discards.*--jpeg"),
-        (["--out", "me.png"], "is a file; --out takes a folder"),
+        (["--out", "me.png"], "reads like a file; --out takes a folder"),
     ],
 )
 def test_bad_settings_are_refused_before_any_work(run, pictures, words, message, capfd):
@@ -339,10 +357,16 @@ def test_transparency_that_jpeg_cannot_hold_is_told_before_the_work(run, picture
     assert err == ["error: glass.png: JPEG can't hold the photo's transparency; leave --jpeg out"]
 
 
-def test_jpeg_of_an_unchanged_photo_says_so(run, pictures):
+def test_jpeg_of_an_unchanged_photo_says_so(run, pictures, make_ddpm, capfd):
+    pipe = make_ddpm()
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.zero_()  # it always answers alike: there is no slope to climb
+    pipe.save_pretrained("model")
     save_image(pictures(1)[0], "a.png")
-    status, out, _ = run("protect", "a.png", "--method", "none", "--jpeg")
-    assert status == 0 and "no perturbation that JPEG could destroy" in out[0] and "nan" not in out[0]
+    words = ["--method", "pixel-ddpm", "--ddpm", "model", "--steps", "1", "--jpeg", "--out", "out"]
+    assert main(["protect", "a.png", *words]) == 0
+    out = capfd.readouterr().out
+    assert "no perturbation that JPEG could destroy" in out and "nan" not in out
 
 
 def test_latent_methods_take_photos_of_the_models_size_alone(run, pictures, tmp_path):
