@@ -248,6 +248,7 @@ def test_a_file_never_executes_code(adm, tmp_path):
         (None, "can't be read"),
         ([1, 2], "isn't a table of tensors"),
         ({"state_dict": {}}, "isn't a table of tensors"),
+        ({1: torch.zeros(1)}, "isn't a table of tensors"),
         ({}, "no output block"),
     ],
 )

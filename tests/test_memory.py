@@ -212,6 +212,10 @@ def test_free_memory(monkeypatch):
     import psutil
 
     assert 0 < free_memory("cpu") < psutil.virtual_memory().total
+    with monkeypatch.context() as fixed:
+        fixed.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+        fixed.setenv("LOCAL_WORLD_SIZE", "2")
+        assert free_memory("cpu") == 500  # the other half is the other process's
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (500, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)

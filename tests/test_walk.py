@@ -123,6 +123,13 @@ def test_kernel_that_does_not_start_is_named(make, tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_results_that_cannot_be_written_are_told_in_one_line(make, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["walk", str(make("a", "print(1)")), "--out", str(tmp_path / "file")]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert str(tmp_path / "file") in line
+
+
 def test_dead_kernel_is_named(make, tmp_path):
     deadly = make("deadly", "import os", "os._exit(1)")
     with pytest.raises(
