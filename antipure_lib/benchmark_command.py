@@ -4,6 +4,7 @@ Everything heavy is imported where it is used: the command line starts without t
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def _command(args: argparse.Namespace) -> int:
         with processes() as group:
             _check_names(args, group.count)
             cells = plan(args.protect, args.purify, args.customize, args.identities, args.seeds)
+            _check_out(Path(args.out))
             done = finished_rows(args.out)
             missing = [cell for cell in dict.fromkeys(cells) if tuple(cell) not in done]
             models["device"] = group.device
@@ -89,6 +91,13 @@ def _report(cells, models, workers) -> str:
     return "\n".join([*lines, total + f"{workers} × {found.memory / 1e9:.1f} GB of memory"])
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a table that can't be written before hours are spent on its rows."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if there.is_dir() == (there == out) or not os.access(there, os.W_OK):
+        raise ValueError(f"--out {out}: {there} can't be written to; name another CSV file")
+
+
 def _check_names(args, processes) -> None:
     """Refuse an unknown name before the first cell runs, not hours later."""
     from .benchmark import CUSTOMIZERS
@@ -103,6 +112,9 @@ def _check_names(args, processes) -> None:
                 raise ValueError(f"--{option}: unknown '{name}'; the known ones are {', '.join(names)}")
     for name in args.purify:
         parse_purifier(name)
+    for seed in args.seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"--seeds must be 0 … 2⁶³−1, got {seed}")
     for option in ("workers", "steps", "samples"):
         if getattr(args, option) < 1:
             raise ValueError(f"--{option} must be at least 1, got {getattr(args, option)}")

@@ -58,6 +58,7 @@ def decode(path: str | os.PathLike) -> Decoded:
             with open_picture(path) as file:
                 file.load()
                 image, exif, notes = _upright(file)
+                notes += _left_out(file)
                 rgb, alpha, note = _to_srgb(image)
     except Image.UnidentifiedImageError as error:
         raise ValueError(
@@ -94,6 +95,13 @@ def check_file(path: Path) -> None:
         raise PermissionError(f"{path} mayn't be read; change its permissions")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); copy or download it again")
+
+
+def _left_out(file: Image.Image) -> list[str]:
+    # An MPO's other pictures are the same one for a 3D screen, or a preview.
+    if file.format == "MPO" or getattr(file, "n_frames", 1) == 1:
+        return []
+    return [f"the first of its {file.n_frames} pictures"]
 
 
 def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str]]:

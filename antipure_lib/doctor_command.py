@@ -65,6 +65,7 @@ def _checks() -> Iterator[tuple[str, str, bool]]:
 
     from .checkpoints import load_ddpm
     from .devices import pick_device, pick_dtype
+    from .photos_work import load_named
 
     device = pick_device()
     yield "device", f"{device}, computes fastest in {pick_dtype(device)}", True
@@ -75,8 +76,9 @@ def _checks() -> Iterator[tuple[str, str, bool]]:
     for option, name, load in _models():
         # Any failure of one model is a finding, not an end.
         try:
-            parts = [part for part in load(name).components.values() if hasattr(part, "num_parameters")]
-            found, good = f"loads, {sum(part.num_parameters() for part in parts) / 1e6:.1f} M weights", True
+            parts = load_named(load, name).components.values()
+            size = sum(part.num_parameters() for part in parts if hasattr(part, "num_parameters"))
+            found, good = f"loads, {size / 1e6:.1f} M weights", True
         except Exception as error:
             found, good = f"doesn't load: {error}", name != "nano"
         yield f"--{option} {name}", found, good

@@ -25,6 +25,7 @@ PARTS = {
 # The files that a pipeline is read from; one of each group will do.
 NEEDED = {
     "DDPMPipeline": (
+        ("unet/config.json", "config.json"),
         (
             "scheduler/scheduler_config.json",
             "scheduler_config.json",
@@ -39,6 +40,10 @@ NEEDED = {
     "StableDiffusionPipeline": (
         ("scheduler/scheduler_config.json",),
         ("tokenizer/vocab.json", "tokenizer/tokenizer.json"),
+        ("tokenizer/merges.txt", "tokenizer/tokenizer.json"),
+        ("text_encoder/config.json",),
+        ("unet/config.json",),
+        ("vae/config.json",),
         ("text_encoder/model*.safetensors",),
         ("unet/diffusion_pytorch_model*.safetensors",),
         ("vae/diffusion_pytorch_model*.safetensors",),

@@ -123,7 +123,8 @@ def _run(job: Job, settings: dict, work: Callable[[Photo, Path], str]) -> Outcom
             job.record.unlink(missing_ok=True)
         raise
     _write(job.record, made_from | {"output_sha256": _sha256(job.output)})
-    notes = [*([f"made again: {why}"] if why else []), *photo.notes, *([said] if said else [])]
+    taken = [] if job.output.stem == job.photo.stem else [f"{job.photo.stem}{job.output.suffix} was taken"]
+    notes = [*([f"made again: {why}"] if why else taken), *photo.notes, *([said] if said else [])]
     return Outcome(job, "made", "; ".join([f"{job.photo} → {job.output}", *notes]))
 
 

@@ -5,6 +5,7 @@ Everything heavy is imported where it is used: the command line starts without t
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def add_command(subparsers: Any) -> None:
     )
     add("--jpeg", action="store_true", help="write JPEG, and tell how much of the protection it destroys")
     parser.set_defaults(run=_run, prepare=protection, name="protect")
-    _end_with_methods(parser)
+    _end_with(parser, _methods)
 
     summary = "purify photos as somebody would who wants to learn from them"
     parser = subparsers.add_parser("purify", help=summary, description=f"{summary.capitalize()}. {about}")
@@ -46,6 +47,7 @@ def add_command(subparsers: Any) -> None:
     add = parser.add_argument
     add("--purifier", default="gridpure20", metavar="NAME", help="such as jpeg75, diffpure100, gridpure2x20")
     parser.set_defaults(run=_run, prepare=purification, name="purify", jpeg=False)
+    _end_with(parser, _purifiers)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -63,19 +65,30 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _end_with_methods(parser: argparse.ArgumentParser) -> None:
-    """The help ends with the methods by what they take, which only the library knows, and it is heavy."""
+def _end_with(parser: argparse.ArgumentParser, names: Callable[[], str]) -> None:
+    """The help ends with names that only the library knows, and it is heavy."""
     plain = parser.format_help
 
     def format_help() -> str:
-        any_size, own_size = methods()
-        parser.epilog = (
-            f"Methods for photos of any size: {', '.join(any_size)}. Only for photos of exactly the size of "
-            f"--pipe's model: {', '.join(own_size)}."
-        )
+        parser.epilog = names()
         return plain()
 
     parser.format_help = format_help
+
+
+def _methods() -> str:
+    any_size, own_size = methods()
+    return (
+        f"Methods for photos of any size: {', '.join(any_size)}. Only for photos of exactly the size of "
+        f"--pipe's model: {', '.join(own_size)}."
+    )
+
+
+def _purifiers() -> str:
+    from .purifiers import NUMBERS, PURIFIERS
+
+    named = [f"{name} ({' x '.join(NUMBERS[name])})" if name in NUMBERS else name for name in PURIFIERS]
+    return f"Purifiers, and the numbers that may follow the name: {', '.join(named)}."
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -95,13 +108,14 @@ def _run(args: argparse.Namespace) -> int:
             if group.main and estimate:
                 work = before_first(work, mine, estimate)
             counts = {"made": 0, "kept": 0, "failed": 0}
-            for outcome in tqdm(
-                run_jobs(mine, settings, work), total=len(mine), unit="photo", smoothing=0, disable=silent
-            ):
+            outcomes = run_jobs(mine, settings, work)
+            bar = tqdm(outcomes, total=len(mine), unit="photo", smoothing=0, disable=silent)
+            for outcome in bar:
                 failed = outcome.status == "failed"
                 line = ("error: " if failed else "") + outcome.message.replace("\n", " ")
                 tqdm.write(line, file=sys.stderr if failed else sys.stdout)
                 counts[outcome.status] += 1
+                bar.initial = counts["kept"]  # they take no time, so they tell none of what is left
             counts = {status: group.total(number) for status, number in counts.items()}
             if group.main:
                 print(f"{args.out}:", ", ".join(f"{n} {status}" for status, n in counts.items()))

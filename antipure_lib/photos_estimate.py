@@ -1,11 +1,15 @@
-"""What `protect` and `purify` of the command line tell of time and memory before their first photo."""
+"""What `protect` and `purify` of the command line tell of time and memory, beforehand and as they go on."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from .photo_run import Job
     from .photos import Photo
 
@@ -36,13 +40,13 @@ def tell(line: object) -> None:
     tqdm.write(f"estimate: {line}", file=sys.stderr)
 
 
-def tiles_of(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int, tuple[int, int]]:
-    """Tiles of photos of these sizes together; of the one with most, and its size once it is padded."""
-    from .tiles import tile_count
-
+def largest(
+    sizes: Sequence[tuple[int, int]], side: int, amount: Callable[[int, int], int]
+) -> tuple[int, int, tuple[int, int]]:
+    """amount(H, W) of photos of these sizes together; of the one with most; and that one's size, padded."""
     padded = [(max(height, side), max(width, side)) for height, width in sizes]
-    tiles = [tile_count(*size, side) for size in padded]
-    return sum(tiles), *max(zip(tiles, padded, strict=True))
+    amounts = [amount(*size) for size in padded]
+    return sum(amounts), *max(zip(amounts, padded, strict=True))
 
 
 def duration(seconds: float) -> str:
@@ -51,3 +55,24 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * length:
             return f"{seconds / length:.2g} {unit}"
     return f"{seconds:.2g} s"
+
+
+def model_runs(kind: str, numbers: Mapping[str, int | float]) -> int:
+    """How many times a purifier sends each tile through the model."""
+    from .purifiers import PURIFIERS
+
+    given = {name: p.default for name, p in signature(PURIFIERS[kind]).parameters.items()} | numbers
+    if kind == "freqpure":  # and a look at t_ref in each round
+        return given["rounds"] * (given["t"] + 1)
+    return given["t"] * given.get("iterations", 1) * given.get("rounds", 1)
+
+
+@contextmanager
+def counted(unet: "torch.nn.Module", update: Callable[[int], object]) -> Iterator[None]:
+    """Inside the block update(n) is called for each n images that have gone through the UNet."""
+    # A copy of the UNet takes the hook along: memory plans run one on tensors that are none.
+    hook = unet.register_forward_hook(lambda run, given, _: update(len(given[0])) if run is unet else None)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -6,10 +6,10 @@ Everything heavy is imported where it is used: the command line starts without t
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from inspect import signature
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .photos_estimate import Estimate, Work, duration, tell, tiles_of
+from .photos_estimate import Estimate, Work, counted, duration, largest, model_runs, tell
 
 if TYPE_CHECKING:
     import torch
@@ -51,11 +51,11 @@ def protection(
         )
     models, settings, side = {}, {}, 1
     if "ddpm" in needed:
-        models["ddpm"] = _load(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
+        models["ddpm"] = load_named(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
         side = sample_size(models["ddpm"])
         settings |= _identity("ddpm", args.ddpm, models["ddpm"], ("unet",))
     if "pipe" in needed:
-        models["pipe"] = _load(load_stable_diffusion, args.pipe, device, args.download)
+        models["pipe"] = load_named(load_stable_diffusion, args.pipe, device, args.download)
         settings |= _identity("pipe", args.pipe, models["pipe"], ("vae", "unet", "text_encoder"))
         latent_side = models["pipe"].unet.config.sample_size * models["pipe"].vae_scale_factor
     eta = args.eta / 255
@@ -63,20 +63,26 @@ def protection(
     settings |= chosen | dict(method=args.method, keep_metadata=args.keep_metadata, jpeg=args.jpeg)
     settings["defaults"] = defaults(PROTECTIONS[args.method])  # another version's photo is made again
 
-    pace = {}  # tiles of all photos, until the first step of the first has told their time
+    pace = {}  # pixels or tiles of all photos, until a step of the first has told their time
+
+    def amount(height, width):
+        return tile_count(height, width, side) if "ddpm" in needed else height * width
 
     def attack(x, check):
         began = time.perf_counter()
         # No setting: how many tiles go through the model at a time moves last bits alone.
         fitting = {"batch": check} if "ddpm" in needed else {}
         states = protect_steps(args.method, x, **models, **chosen, **fitting)
-        for state in tqdm(states, total=steps, unit="step", leave=False, disable=silent):
+        bar = tqdm(states, total=steps, unit="step", leave=False, disable=silent)
+        for number, state in enumerate(bar, 1):
             x_adv = state.x_adv
-            if pace:
+            if pace and number <= 2:
                 x_adv.sum().item()  # the device has finished
-                seconds = (time.perf_counter() - began) * steps
-                total = seconds / tile_count(*x.shape[-2:], side) * pace.pop("tiles")
-                tell(f"by its first step about {duration(seconds)} for this photo, {duration(total)} for all")
+                seconds, began = (time.perf_counter() - began) * steps, time.perf_counter()
+                if number == min(2, steps):  # the first one also warms up
+                    total = seconds / amount(*x.shape[-2:]) * pace.pop("all")
+                    told = f"{duration(seconds)} for this photo, {duration(total)} for all"
+                    tell(f"by its step {number} about {told}")
         return x_adv.to(x).view_as(x)
 
     def work(photo, path):
@@ -98,13 +104,15 @@ def protection(
         return f"JPEG leaves {kept_by_jpeg(photo.x, x_adv):.0%} of the perturbation; PNG leaves all"
 
     def estimate(sizes):
-        total, most, (height, width) = tiles_of(sizes, side)
+        pace["all"], most, (height, width) = largest(sizes, side, amount)
+        if "ddpm" not in needed:
+            tell(f"largest photo {width}×{height}: {steps} steps")
+            return
         tell(f"largest photo {width}×{height}: tiles of {side} px: {most}, {steps} steps")
         # Never run: plans are made before the first step.
         protect_steps(args.method, torch.zeros(()).expand(3, height, width), **models, **chosen, batch=tell)
-        pace["tiles"] = total
 
-    return settings, work, estimate if "ddpm" in needed else None
+    return settings, work, estimate
 
 
 def purification(
@@ -112,6 +120,7 @@ def purification(
 ) -> tuple[dict[str, object], Work, Estimate | None]:
     """The settings that a purified photo depends on, what purifies one, what tells of all."""
     import torch
+    from tqdm import tqdm
 
     from .checkpoints import load_ddpm
     from .diffusion import predict, sample_size
@@ -120,15 +129,17 @@ def purification(
     from .memory import memory_plan
     from .photos import at_least, save_photo
     from .purifiers import DIFFUSION, PURIFIERS, parse_purifier, purify
+    from .tiles import tile_count
 
     kind, numbers = parse_purifier(args.purifier)
     settings: dict[str, object] = dict(purifier=args.purifier, keep_metadata=args.keep_metadata)
     # Another version's photo is made again; freqpure passes its options on.
     settings["defaults"] = defaults(PURIFIERS[kind], *([freqpure_steps] if kind == "freqpure" else []))
     _check_numbers(args.purifier, kind, numbers)
-    ddpm, side = None, 1
+    ddpm, side, runs = None, 1, 0
     if kind in DIFFUSION:
-        ddpm = _load(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
+        runs = model_runs(kind, numbers)
+        ddpm = load_named(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
         side, levels = sample_size(ddpm), len(ddpm.scheduler.alphas_cumprod)
         if numbers.get("t", 1) > levels:
             raise ValueError(
@@ -136,9 +147,14 @@ def purification(
             )
         settings |= _identity("ddpm", args.ddpm, ddpm, ("unet",)) | dict(seed=args.seed)
 
+    amount = partial(tile_count, g=side)
+
     def wash(x, check):
-        fitting = {"batch": check} if ddpm else {}
-        return purify(args.purifier, x, ddpm=ddpm, seed=args.seed, **fitting)
+        if not ddpm:
+            return purify(args.purifier, x)
+        bar = tqdm(total=runs * amount(*x.shape[-2:]), unit="tile", leave=False, disable=silent)
+        with bar, counted(ddpm.unet, bar.update):
+            return purify(args.purifier, x, ddpm=ddpm, seed=args.seed, batch=check)
 
     def work(photo, path):
         check = _must_fit(photo.x)
@@ -147,13 +163,8 @@ def purification(
         return ""
 
     def estimate(sizes):
-        total, most, (height, width) = tiles_of(sizes, side)
+        total, most, (height, width) = largest(sizes, side, amount)
         plan = memory_plan(ddpm, most, gradients=False)
-        given = {name: p.default for name, p in signature(PURIFIERS[kind]).parameters.items()} | numbers
-        if kind == "freqpure":  # and a look at t_ref in each round
-            runs = given["rounds"] * (given["t"] + 1)
-        else:
-            runs = given["t"] * given.get("iterations", 1) * given.get("rounds", 1)
         noise, began = torch.zeros((plan.batch, 3, side, side), device=ddpm.unet.device), time.perf_counter()
         with torch.no_grad():
             predict(ddpm, noise, 0, plan.batch)[0].sum().item()  # the device has finished
@@ -176,7 +187,9 @@ def methods() -> tuple[list[str], list[str]]:
     return [name for name in offered if name not in (*latent, "none")], latent
 
 
-def _load(load: Callable[..., Any], name: str, device: str, download: bool, **options: object) -> Any:
+def load_named(
+    load: Callable[..., Any], name: str, device: str | None = None, download: bool = False, **options: object
+) -> Any:
     """load(name, …), whose errors speak of options rather than of Python."""
     try:
         return load(name, device, download=download, **options)

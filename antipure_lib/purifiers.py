@@ -88,7 +88,11 @@ def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
         takes = " and ".join(types) or "no number"
         raise ValueError(f"purifier '{name}': '{kind}' takes {takes}, not {len(numbers)} numbers")
     last = list(types.items())[len(types) - len(numbers) :]
-    try:
-        return kind, {key: to(number) for (key, to), number in zip(last, numbers, strict=True)}
-    except ValueError as error:
-        raise ValueError(f"purifier '{name}': {error}") from error
+    found = {}
+    for (key, to), number in zip(last, numbers, strict=True):
+        try:
+            found[key] = to(number)
+        except ValueError as error:
+            kinds = {int: "a whole number", float: "a number"}
+            raise ValueError(f"purifier '{name}': {key} must be {kinds[to]}, got {number}") from error
+    return kind, found

@@ -156,7 +156,9 @@ def check_parameters(path: str | os.PathLike, parameters: Mapping[str, Any]) -> 
     if not Path(path).is_file():
         raise NotebookError(f"{path}: no such notebook (looked from {Path.cwd()})")
     try:
-        nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)
+        if parameters and "kernelspec" not in notebook.metadata:  # papermill asks it for the language
+            raise NotebookError(f"{path}: names no kernel; open it in Jupyter, choose Python 3 and save it")
         known = papermill.inspect_notebook(path) if parameters else {}
     except (ValueError, LookupError, AttributeError, nbformat.ValidationError) as error:
         raise NotebookError(f"{path}: can't be read as a notebook ({error})") from error

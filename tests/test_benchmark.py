@@ -171,11 +171,14 @@ def test_the_estimate_counts_what_cells_share_once(world, monkeypatch):
         (["--steps", "0"], "--steps must be at least 1"),
         (["--samples", "0"], "--samples must be at least 1"),
         (["--learning", "0"], "--learning must be at least 1"),
+        (["--seeds", "0", "-1"], "--seeds must be 0 … 2⁶³−1, got -1"),
+        (["--out", "/dev/null/table.csv"], "/dev/null can't be written to; name another CSV file"),
+        (["--out", "."], "can't be written to; name another CSV file"),
         (["--eta", "0.5"], "--eta must be 1"),
     ],
 )
 def test_bad_names_are_refused_at_once(words, message, tmp_path, capsys):
-    assert main(["benchmark", *words, "--out", str(tmp_path / "t.csv"), "--estimate", "no"]) == 1
+    assert main(["benchmark", "--out", str(tmp_path / "t.csv"), *words, "--estimate", "no"]) == 1
     assert message in capsys.readouterr().err
 
 

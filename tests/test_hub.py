@@ -225,6 +225,20 @@ def test_an_interrupted_download_is_completed(hub, sd_folder, tmp_path, monkeypa
     )
 
 
+@pytest.mark.parametrize(
+    "lost", ["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/*"]
+)
+def test_a_cache_that_lost_a_file_is_completed(hub, sd_folder, tmp_path, lost):
+    hub({"anna/model": sd_folder})
+    load_stable_diffusion("anna/model", "cpu", download=True)
+    for file in (tmp_path / "hub").glob(f"*/snapshots/*/{lost}"):
+        file.resolve().unlink()
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="isn't on this machine"):
+        load_stable_diffusion("anna/model", "cpu")
+    load_stable_diffusion("anna/model", "cpu", download=True)
+
+
 def test_offline_is_said_as_offline(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's client waits between attempts
     with pytest.raises(

@@ -83,6 +83,15 @@ def test_a_damaged_exif_block_is_ignored_and_told(tmp_path):
     assert "EXIF" in read_photo(tmp_path / "y.png").notes[0]
 
 
+@pytest.mark.parametrize("name", ["x.gif", "x.png", "x.tif", "x.webp"])
+def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, name):
+    first, second = (picture(low=low, high=low + 1) for low in (40, 200))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    photo = read_photo(tmp_path / name)
+    assert (photo.x * 255 - 40).abs().max() < 2
+    assert photo.notes == ("the first of its 2 pictures",)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_kept_and_colours_under_it_too(tmp_path, mode):
     alpha = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(12, 16))

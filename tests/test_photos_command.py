@@ -20,8 +20,10 @@ from antipure_lib.antipure import antipure
 from antipure_lib.images import atomic, load_image, save_image
 from antipure_lib.pgd import fast
 from antipure_lib.photo_run import plan_jobs
+from antipure_lib.photos_estimate import counted, model_runs
 from antipure_lib.protect import PROTECTIONS, protect
-from antipure_lib.purifiers import PURIFIERS, purify
+from antipure_lib.purifiers import PURIFIERS, parse_purifier, purify
+from antipure_lib.tiles import tile_count
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_photos_of_one_name_do_not_meet(run, pictures):
     words = ["--steps", 1, "--method", "random"]
     run("protect", *names[1:3], *words)
     _, out, _ = run("protect", *names, names[0], *words)  # one of them twice
-    assert [line.split(" → ")[1].partition(":")[0] for line in out[:-1]] == [
+    assert [re.split("[:;]", line.split(" → ")[1])[0] for line in out[:-1]] == [
         "out/me-3.png",
         "out/me.png",
         "out/me-2.png",
@@ -155,6 +157,11 @@ def test_files_of_others_are_never_overwritten(run, pictures):
     run("purify", "me.png", "--purifier", "jpeg75")
     assert Path("out/me.png").read_text() == "somebody else's"
     assert set(Path("out").glob("*.png")) == {Path(f"out/me{n}.png") for n in ("", "-2", "-3")}
+    _, out, _ = run("purify", "me.png", "--purifier", "blur")
+    assert out[0] == "me.png → out/me-3.png; made again: other settings (defaults, purifier)"
+    Path("out/.manifest/me-3.png.json").unlink()
+    _, out, _ = run("purify", "me.png", "--purifier", "blur")
+    assert out[0] == "me.png → out/me-4.png; me.png was taken"
 
 
 def test_a_pattern_that_finds_the_folder_of_results_too_goes_on(run, pictures):
@@ -227,6 +234,8 @@ def test_bad_settings_are_refused_before_any_work(run, pictures, words, message,
         ("diffpure5000", "diffpure5000: t must be 1 … 1000"),
         ("freqpure0x5", "freqpure0x5: rounds must be at least 1"),
         ("jpeg500", "jpeg500: quality must be 1 … 95"),
+        ("jpeg75.5", "jpeg75.5': quality must be a whole number, got 75.5"),
+        ("blur1.2.3", "blur1.2.3': sigma must be a number, got 1.2.3"),
         ("blur0", "blur0: sigma must be positive"),
         ("resize2", "resize2: factor must be in"),
     ],
@@ -236,7 +245,7 @@ def test_bad_numbers_of_a_purifier_are_told_once(run, pictures, purifier, messag
         save_image(x, f"{name}.png")
     status, out, err = run("purify", "a.png", "b.png", "--purifier", purifier)
     assert (status, out) == (1, []) and len(err) == 1
-    assert err[0].startswith("error: --purifier ") and message in err[0]
+    assert err[0].startswith(("error: --purifier ", "error: purifier ")) and message in err[0]
 
 
 def test_help_tells_which_methods_take_any_size(capsys):
@@ -251,6 +260,14 @@ def test_help_tells_which_methods_take_any_size(capsys):
     assert set(any_size) | set(own_size) == set(PROTECTIONS) - learning - {"none"}
 
 
+def test_help_tells_the_purifiers(capsys):
+    with pytest.raises(SystemExit):
+        main(["purify", "--help"])
+    (told,) = re.findall("follow the name: (.*)[.]$", " ".join(capsys.readouterr().out.split()))
+    assert {name.partition(" ")[0] for name in told.split(", ")} == set(PURIFIERS)
+    assert "gridpure (rounds x iterations)" in told
+
+
 def test_an_estimate_comes_first_and_once(run, pictures):
     for name, side in (("small", 16), ("large", 32)):
         save_image(pictures(1, side, side)[0], f"{name}.png")
@@ -258,7 +275,7 @@ def test_an_estimate_comes_first_and_once(run, pictures):
     size, plan, time = run.estimates
     assert size == "estimate: largest photo 32×32: tiles of 16 px: 10, 2 steps"
     assert plan.startswith("estimate: memory: weights") and "20 images a step" in plan
-    assert re.search(r"by its first step about [\d.e-]+ \w+ for this photo, [\d.e-]+ \w+ for all", time)
+    assert re.search(r"by its step 2 about [\d.e-]+ \w+ for this photo, [\d.e-]+ \w+ for all", time)
     run("protect", "small.png", "large.png", "--steps", 2)
     assert run.estimates == []  # nothing is left to do
     for purifier, runs in (("gridpure3", 30), ("diffpure7", 7), ("gridpure2x1", 20), ("freqpure2x3", 8)):
@@ -268,6 +285,9 @@ def test_an_estimate_comes_first_and_once(run, pictures):
         assert "10 images a step" in plan
     run("purify", "large.png", "--purifier", "jpeg75", out="jpeg")
     assert run.estimates == []
+    run("protect", "small.png", "large.png", "--method", "random", "--steps", 1, out="random")
+    size, time = run.estimates
+    assert size == "estimate: largest photo 32×32: 1 steps" and "by its step 1 about" in time
 
 
 def test_the_estimate_counts_the_models_calls(run, pictures, make_ddpm, monkeypatch):
@@ -287,6 +307,29 @@ def test_the_estimate_counts_the_models_calls(run, pictures, make_ddpm, monkeypa
         run("purify", "a.png", "--purifier", purifier, out=purifier)
         (told,) = re.findall(r"(\d+) times through", run.estimates[0])
         assert sum(calls) == 10 * (int(told) + 1)  # once to see how long it takes
+
+
+def test_time_left_knows_the_photos_that_were_kept(run, pictures, monkeypatch):
+    import tqdm
+
+    for name, x in zip("abc", pictures(3), strict=True):
+        save_image(x, f"{name}.png")
+    run("purify", "a.png", "b.png", "--purifier", "jpeg75")
+    bars, plain = [], tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", type("Bar", (plain,), {"close": lambda bar: bars.append(bar)}))
+    run("purify", "a.png", "b.png", "c.png", "--purifier", "jpeg75")
+    assert [(bar.initial, bar.total) for bar in bars] == [(2, 3)]
+
+
+def test_a_purifiers_bar_reaches_its_end(make_ddpm, pictures):
+    ddpm, x, done = make_ddpm(), pictures(1, 24, 32), []
+    for name in ("gridpure2x3", "freqpure2x3", "diffpure4"):
+        del done[:]
+        with counted(ddpm.unet, done.append):
+            purify(name, x, ddpm=ddpm, batch=lambda plan: None)  # makes a plan, which isn't counted
+        assert sum(done) == model_runs(*parse_purifier(name)) * tile_count(24, 32, 16)
+    purify("gridpure1", x, ddpm=ddpm)
+    assert sum(done) == 4 * tile_count(24, 32, 16)  # no longer counted
 
 
 def test_photos_that_need_more_memory_than_there_is_are_refused(run, pictures, monkeypatch):

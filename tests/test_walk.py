@@ -159,6 +159,14 @@ def test_notebook_without_parameters_cell_says_so(tmp_path):
         check_parameters(path, {"SEED": 1})
 
 
+def test_notebook_without_a_kernel_says_so(tmp_path):
+    path = tmp_path / "plain.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("print(1)")]), path)
+    check_parameters(path, {})
+    with pytest.raises(NotebookError, match="names no kernel; open it in Jupyter"):
+        check_parameters(path, {"SEED": 1})
+
+
 @pytest.mark.parametrize("content", [None, "", "not json", "[]"])
 def test_what_is_not_a_notebook_is_named(tmp_path, content):
     path = tmp_path / "broken.ipynb"
