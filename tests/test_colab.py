@@ -16,10 +16,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from stamp_notebooks import repository
+from test_notebooks import PARAMETERS
 
 ROOT = Path(__file__).parent.parent
 WIDGETS = ("ipywidgets==7.7.1", "ipython-genutils==0.2.0")  # what Colab has had for years
-FAST = {"STEPS": 3, "ITERATIONS": 3, "LEARNING": 3, "SAMPLES": 6}
 RUN = """
 import json, sys, papermill
 papermill.execute_notebook(*sys.argv[1:3], json.loads(sys.argv[3]), cwd=".")
@@ -67,7 +67,7 @@ def test_notebook_00_runs_alone_where_the_package_comes_over_git(colab, tmp_path
     before = packages(colab)
     assert WIDGETS[0] in before and not any(name.startswith("antipure") for name in before)
     done = subprocess.run(
-        [colab, "-c", RUN, notebook.name, "executed.ipynb", json.dumps(FAST)],
+        [colab, "-c", RUN, notebook.name, "executed.ipynb", json.dumps(PARAMETERS["00_start_here"])],
         cwd=tmp_path,
         env=os.environ | here,
         capture_output=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from exercises import check_exercises, find_exercises, main, write_copies
+from exercises import check_exercises, find_exercises, kernel, main, write_copies
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from stamp_notebooks import badge, has_tag, read_notebook, repository
 
@@ -60,6 +60,12 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def run():
+    with kernel() as run:
+        yield run
 
 
 def test_stub_keeps_all_but_what_is_marked():
@@ -159,7 +165,7 @@ def test_copies(write, tmp_path):
     assert students == source
 
 
-def test_runner_reports_what_is_wrong(write):
+def test_runner_reports_what_is_wrong(write, run):
     check = "assert f() == ONE"
     path = write(
         new_markdown_cell("# A"),
@@ -191,19 +197,33 @@ def test_runner_reports_what_is_wrong(write):
         "exercise 11's stub fails its check with another error than its own (NotImplementedError: x",
         "exercise 11's solution fails its check (NotImplementedError: x",
     ]
-    problems = check_exercises(path)
+    problems = check_exercises(path, run)
     assert [problem.startswith(start) for problem, start in zip(problems, expected, strict=True)] == [
         True
     ] * 11
 
 
-def test_runner_stops_at_a_setup_cell_that_fails_or_hangs(write):
+def test_runner_stops_at_a_setup_cell_that_fails(write, run):
     path = write(*exercise(1, returning(2)), setup("1 / 0"), *exercise(2, returning(2)))
-    first, second = check_exercises(path)
+    first, second = check_exercises(path, run)
     assert first.startswith("exercise 1's solution fails its check")
     assert second.startswith("cell 4, tagged 'setup', fails (ZeroDivisionError")
-    (problem,) = check_exercises(write(setup("import time; time.sleep(60)"), *exercise(1, DOUBLE)), timeout=1)
-    assert problem.startswith("cell 1 can't be tried (")
+
+
+def test_a_notebook_knows_nothing_of_the_one_before(write, run):
+    assert check_exercises(write(setup("ONE = 1"), *exercise(1, returning("ONE"))), run) == []
+    (problem,) = check_exercises(write(*exercise(1, returning("ONE"))), run)
+    assert problem.startswith("exercise 1's solution fails its check (NameError")
+
+
+def test_runner_goes_on_after_a_cell_that_hangs_and_tells_of_a_kernel_that_died(write):
+    with kernel(timeout=3) as run:
+        (problem,) = check_exercises(write(setup("import time; time.sleep(60)"), *exercise(1, DOUBLE)), run)
+        assert problem.startswith("cell 1, tagged 'setup', fails (KeyboardInterrupt")
+        assert check_exercises(write(*exercise(1, returning(1))), run) == []
+        for _ in range(2):
+            (problem,) = check_exercises(write(setup("os._exit(1)")), run)
+            assert "Kernel died" in problem  # the second time before its first cell
 
 
 def test_command_line(write, tmp_path, monkeypatch, capsys):
@@ -226,5 +246,5 @@ def test_command_line(write, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("path", WITH_EXERCISES, ids=lambda path: path.stem)
-def test_committed_exercises(path):
-    assert check_exercises(path) == []
+def test_committed_exercises(path, run):
+    assert check_exercises(path, run) == []

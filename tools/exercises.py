@@ -16,6 +16,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ LEVELS = ("easy", "medium", "hard", "open")
 BEGIN, END = "# solution", "# end of solution"
 OUT = Path("build/exercises")
 TIMEOUT = 600  # seconds for one cell
+Run = Callable[[str], str]
 
 
 class Exercise(NamedTuple):
@@ -155,47 +157,56 @@ def _alone(notebook: dict, path: Path) -> dict:
     return alone
 
 
-def check_exercises(path: Path, timeout: int = TIMEOUT) -> list[str]:
-    """Show that every stub fails its check and every solution passes; what is wrong, a sentence each.
+@contextmanager
+def kernel(timeout: int = TIMEOUT) -> Iterator[Run]:
+    """A kernel's run(code): the error that the code raises, or an empty string.
 
-    One kernel runs the cells tagged `setup` and of each exercise stub, check, solution, check, in this order.
-    The first check must end with the stub's own NotImplementedError. timeout: seconds for one cell.
-    Raises ValueError if an exercise is malformed.
+    timeout: seconds for one run; what takes longer is interrupted.
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-    notebook = read_notebook(path)
-    exercises = {exercise.cell: exercise for exercise in find_exercises(notebook)}
     ran = nbformat.v4.new_notebook()
-    resources = {"metadata": {"path": str(path.resolve().parent)}}
-    client = NotebookClient(ran, timeout=timeout, kernel_name="python3", resources=resources)
+    client = NotebookClient(ran, timeout=timeout, interrupt_on_timeout=True, kernel_name="python3")
 
     def run(source: str) -> str:
-        """Run code and return its error, or an empty string."""
         ran.cells.append(nbformat.v4.new_code_cell(source))
         try:
             client.execute_cell(ran.cells[-1], len(ran.cells) - 1)
         except CellExecutionError as error:
             return f"{error.ename}: {error.evalue}"
+        except DeadKernelError as error:
+            return str(error)
         return ""
 
-    problems = []
     with client.setup_kernel():
-        for index, cell in enumerate(notebook["cells"]):
-            try:
-                if index in exercises:
-                    problems += _try_exercise(exercises[index], run)
-                elif has_tag(cell, "setup") and (error := run(text(cell["source"]))):
-                    return [*problems, f"cell {index + 1}, tagged 'setup', fails ({error})"]
-            except (CellTimeoutError, DeadKernelError) as error:
-                return [*problems, f"cell {index + 1} can't be tried ({error})"]
+        yield run
+
+
+def check_exercises(path: Path, run: Run) -> list[str]:
+    """Show that every stub fails its check and every solution passes; what is wrong, a sentence each.
+
+    run: a kernel's, see `kernel`. It forgets what it ran before, and runs the cells tagged `setup` and of
+    each exercise stub, check, solution, check, in this order. The first check must end with the stub's own
+    NotImplementedError. Raises ValueError if an exercise is malformed.
+    """
+    notebook = read_notebook(path)
+    exercises = {exercise.cell: exercise for exercise in find_exercises(notebook)}
+    run("%reset -f")  # what is imported stays, which takes most of a chapter's time
+    if error := run(f"import os; os.chdir({str(path.resolve().parent)!r})"):
+        return [f"can't be tried ({error})"]
+    problems = []
+    for index, cell in enumerate(notebook["cells"]):
+        if index in exercises:
+            problems += _try_exercise(exercises[index], run)
+        elif has_tag(cell, "setup") and (error := run(text(cell["source"]))):
+            return [*problems, f"cell {index + 1}, tagged 'setup', fails ({error})"]
     return problems
 
 
-def _try_exercise(exercise: Exercise, run: Callable[[str], str]) -> Iterator[str]:
-    """What is wrong with an exercise when it is run; run(code) returns the error that the code raises."""
+def _try_exercise(exercise: Exercise, run: Run) -> Iterator[str]:
+    """What is wrong with an exercise when it is run."""
     own = f"NotImplementedError: Exercise {exercise.number}: "
     if error := run(exercise.stub):
         yield f"exercise {exercise.number}'s stub fails before its check ({error}); it may only define"
@@ -221,14 +232,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     paths = args.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
     problems = [] if paths else ["no notebooks in notebooks/; run in the project's folder or name some"]
-    for path in paths:
-        try:
-            if args.check:
-                problems += [f"{path}: {problem}" for problem in check_exercises(path)]
-            else:
-                print(f"{path}: {len(write_copies(path, args.out))} exercises")
-        except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}")
+    with kernel() if args.check and paths else nullcontext() as run:
+        for path in paths:
+            try:
+                if args.check:
+                    problems += [f"{path}: {problem}" for problem in check_exercises(path, run)]
+                else:
+                    print(f"{path}: {len(write_copies(path, args.out))} exercises")
+            except (OSError, ValueError) as error:
+                problems.append(f"{path}: {error}")
     for problem in problems:
         print(problem, file=sys.stderr)
     return int(bool(problems))
