@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from .restorer import waifu2x
     from .results import read_rows
     from .set_judges import alexnet_features, brisque, frechet, frechet_distance
-    from .show import COLOURS, amplify, scrub, show_curves, show_maps, show_rows, table, to_png
+    from .show import COLOURS, STYLES, amplify, scrub, show_curves, show_maps, show_rows, table, to_png
     from .surrogate_attacks import aspl_steps, fsmg_steps, greedy_timesteps, simac_steps
     from .tables import by_person, comparable, comparison, interval_of, result_table, select
     from .tiles import extract, merge, tile_count, tile_origins

@@ -10,6 +10,8 @@ import torch
 from .images import check_image
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# A line style for each colour: curves can be told apart without the colours, too.
+STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), ":")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 
@@ -65,9 +67,10 @@ def show_curves(
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    for (name, values), colour in zip(curves.items(), cycle(COLOURS), strict=False):
+    for (name, values), colour, style in zip(curves.items(), cycle(COLOURS), cycle(STYLES), strict=False):
         values = np.asarray(values, float)
-        axis.plot(np.arange(1, len(values) + 1) if x is None else x, values, label=name, color=colour, lw=1.8)
+        places = np.arange(1, len(values) + 1) if x is None else x
+        axis.plot(places, values, label=name, color=colour, ls=style, lw=1.8)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
