@@ -58,7 +58,7 @@ def freqpure_steps(
     phase_slack: float = 0.3,  # δ: how far a kept phase may turn, in radians; 0: not at all, π: freely
     t_ref: int = 20,  # noise steps of the reference's one-step denoise; 0: the round's input as it is
     seed: int = 0,
-    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
+    batch: int | str | None = None,  # tiles per UNet call; None: what is fastest; see `micro_batch`
 ) -> Iterator[PurifyState]:
     """FreqPure, by round: rounds of DiffPure whose x̂0 keeps the low frequencies of what the round began with.
 

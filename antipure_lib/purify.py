@@ -38,7 +38,7 @@ def diffpure(
     x: torch.Tensor,
     t: int = 100,
     seed: int = 0,
-    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
+    batch: int | str | None = None,  # tiles per UNet call; None: what is fastest; see `micro_batch`
 ) -> torch.Tensor:
     """DiffPure: add t steps' worth of noise, then run the reverse chain to 0.  (Nie et al. 2022, 2205.07460)
 
@@ -83,7 +83,7 @@ def gridpure_steps(
     rounds: int = 1,
     gamma: float = 0.1,  # share of the current image that each iteration keeps
     seed: int = 0,
-    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
+    batch: int | str | None = None,  # tiles per UNet call; None: what is fastest; see `micro_batch`
 ) -> Iterator[PurifyState]:
     """GrIDPure, by iteration: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x.  (CVPR 2024, arXiv 2312.00084)
 

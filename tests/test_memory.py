@@ -237,6 +237,19 @@ def test_auto_takes_what_fits_and_changes_nothing_but_memory(tiny_ddpm, pictures
     assert torch.equal(auto, antipure(tiny_ddpm, x, steps=2, batch=7))
 
 
+@pytest.mark.parametrize(("most", "sizes"), [(1, {1}), (3, {3, 1}), (4, {4, 2}), (9, {5}), (10, {10})])
+def test_a_cpu_purifies_in_calls_that_its_caches_hold(tiny_ddpm, pictures, monkeypatch, most, sizes):
+    x, output = pictures(1, 32, 32), tiny_ddpm.unet.config.block_out_channels[0] * 16 * 16 * 4
+    monkeypatch.setattr(memory, "CACHED", (most + 0.5) * output)
+    taken, hook = set(), lambda unet, given, _: taken.add(len(given[0]))
+    with tiny_ddpm.unet.register_forward_hook(hook):
+        washed = {batch: gridpure(tiny_ddpm, x, t=2, iterations=2, batch=batch) for batch in (None, "auto")}
+    assert {size for size in taken if size != 1 or most == 1 or 1 in sizes} == sizes  # plans run one image
+    by_hand = gridpure(tiny_ddpm, x, t=2, iterations=2, batch=max(sizes))
+    assert torch.equal(washed[None], by_hand) and torch.equal(washed["auto"], by_hand)
+    assert memory.fastest(tiny_ddpm, 10, gradients=True) == 10
+
+
 @pytest.mark.parametrize("balance", ["equal", "sum"])
 @pytest.mark.parametrize("side", [16, 32])  # one tile and ten
 def test_a_step_of_antipure_takes_no_more_than_planned(tiny_ddpm, pictures, monkeypatch, side, balance):

@@ -52,14 +52,17 @@ from antipure_lib import (
     randn,
     sample_size,
 )
+from antipure_lib.diffusion import predict
 from antipure_lib.fine_tune import latents, text_embeddings
 from antipure_lib.generate import autocast
+from antipure_lib.memory import fastest
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDLESS = 10**9
+TILES = 10  # of a photo twice the model's size
 
 
 def unavoidable(s: Setting) -> Iterator[Row]:
@@ -145,6 +148,18 @@ def formats(s: Setting) -> Iterator[Row]:
     steps = [partial(next, antipure_steps(d, s.x, steps=ENDLESS, balance="sum", t_err=T_ERR)) for d in models]
     yield s.row("means", "channels last (step, sum)", *steps)
     yield s.row("means", "channels last (forward)", *(bare_forwards(d, tiles(s), 1) for d in models))
+    few = fastest(s.ddpm, TILES, gradients=False)
+    if few < TILES:
+        yield s.row(
+            "means", f"{few} of {TILES} tiles a call (forward)", *(calls_of(s, k) for k in (TILES, few))
+        )
+
+
+def calls_of(s: Setting, count: int) -> Callable:
+    """A forward pass of TILES tiles in calls of `count`, with weights in purification's order."""
+    ddpm, g = in_format(s.ddpm, torch.channels_last), sample_size(s.ddpm)
+    x = randn((TILES, 3, g, g), torch.Generator().manual_seed(0), s.ddpm.unet.device)
+    return torch.no_grad()(partial(predict, ddpm, x, 0, count))
 
 
 def waiting(step: Callable) -> float:
