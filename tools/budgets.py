@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweep import OUT as SWEEP
-from sweep import append, make_world, measure, read
+from sweep import append, make_world, measure, print_rows, read
 
 from antipure_lib.study import MAIN, RIVALS, TUNED
 
@@ -50,11 +50,9 @@ def run(out: Path, names: list[str] | None = None) -> None:
 
 
 def table(path: Path) -> None:
-    """Every row, protection by protection."""
-    print(f"{'protection':15}{'η·255':>6}", *(f"{name:>13}" for name in COLUMNS), " options")
-    for row in sorted(read(path), key=lambda row: (row["protection"], row["budget"])):
-        figures = (f"{row[name]:13.3f}" for name in COLUMNS)
-        print(f"{row['protection']:15}{row['budget']:6}", *figures, "", json.dumps(row["options"]))
+    """Every row, protection by protection; budgets in steps of 1/255."""
+    rows = sorted(read(path), key=lambda row: (row["protection"], row["budget"]))
+    print_rows(rows, ("protection", "budget"), COLUMNS)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -137,12 +138,17 @@ def append(path: Path, row: dict) -> None:
 
 def table(path: Path) -> None:
     """Every protection's settings, best first."""
-    rows = sorted(read(path), key=lambda row: (row["protection"], -row["latent_after"]))
     columns = ("latent_after", "identity_after", "psnr_after", "psnr_in", "lpips_in", "survival")
-    print(f"{'protection':12}", *(f"{name:>14}" for name in columns), " options")
+    rows = sorted(read(path), key=lambda row: (row["protection"], -row["latent_after"]))
+    print_rows(rows, ("protection",), columns)
+
+
+def print_rows(rows: list[dict], names: Sequence[str], columns: Sequence[str]) -> None:
+    """A line a row: what names it, its figures, its options."""
+    print(*(f"{name:12}" for name in names), *(f"{name:>14}" for name in columns), " options")
     for row in rows:
-        figures = (f"{row[name]:14.3f}" for name in columns)
-        print(f"{row['protection']:12}", *figures, "", json.dumps(row["options"]))
+        named = (f"{row[name]!s:12}" for name in names)
+        print(*named, *(f"{row[name]:14.3f}" for name in columns), "", json.dumps(row["options"]))
 
 
 if __name__ == "__main__":
