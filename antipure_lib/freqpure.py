@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .allocator import kept_memory
 from .checks import check_counts
 from .diffusion import (
     add_noise,
@@ -58,7 +59,7 @@ def freqpure_steps(
     phase_slack: float = 0.3,  # δ: how far a kept phase may turn, in radians; 0: not at all, π: freely
     t_ref: int = 20,  # noise steps of the reference's one-step denoise; 0: the round's input as it is
     seed: int = 0,
-    batch: int | str | None = None,  # tiles per UNet call; None: what is fastest; see `micro_batch`
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> Iterator[PurifyState]:
     """FreqPure, by round: rounds of DiffPure whose x̂0 keeps the low frequencies of what the round began with.
 
@@ -80,10 +81,11 @@ def freqpure_steps(
 @torch.no_grad()
 def _freqpure(ddpm, x, t, rounds, radius, phase_slack, t_ref, seed, batch):
     generators = image_generators(seed, len(x))
-    for r in range(rounds):
-        with channels_last(ddpm.unet):
-            x = _round(ddpm, x, t, generators, radius, phase_slack, t_ref, batch)
-        yield PurifyState(r, 0, x)
+    with kept_memory(x.device):
+        for r in range(rounds):
+            with channels_last(ddpm.unet):
+                x = _round(ddpm, x, t, generators, radius, phase_slack, t_ref, batch)
+            yield PurifyState(r, 0, x)
 
 
 def _round(ddpm, x, t, generators, radius, phase_slack, t_ref, batch):

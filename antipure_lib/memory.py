@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffusers import DDPMPipeline
 
 SHARE = 0.85  # of what is free is used: convolutions' workspaces and an allocator's gaps need room, too
-CACHED = 8.5e6  # bytes of a full-size layer's output in one call: more makes a CPU wait for its memory
+CPU_SHARE = 0.7  # the gaps are larger where freed memory is kept (see `kept_memory`)
 TENSORS = 12  # float32 tensors of an image's size that a step holds beside the UNet: noise, x_t, x̂0, DCTs, …
 
 
@@ -72,7 +72,7 @@ def memory_plan(
     unet, side = ddpm.unet, sample_size(ddpm)
     free = free_memory(unet.device) if free is None else free
     rest = TENSORS * 4 * images * unet.config.in_channels * side**2
-    room = int(SHARE * free) - rest
+    room = int((CPU_SHARE if unet.device.type == "cpu" else SHARE) * free) - rest
     recompute, tile = False, tile_bytes(ddpm, gradients)
     if tile > room and gradients and _can_recompute(unet):
         recompute, tile = True, tile_bytes(ddpm, gradients, recompute=True)
@@ -97,10 +97,9 @@ def micro_batch(
 ) -> MicroBatch:
     """The argument `batch` of protections and purifiers, resolved once for a whole run.
 
-    A number: images per UNet call. None: all at once, on a CPU what is `fastest`. "auto": the same, but no
-    more than `memory_plan` allows, which depends on what is free at the moment, so the last bits of the
-    result may, too: a batch of another size is computed in another order. A function: as "auto", once it has
-    been called with the plan, which it may refuse by raising.
+    A number: images per UNet call. None: all at once. "auto": `memory_plan`'s, which depends on what is free
+    at the moment, so the last bits of the result may, too: a batch of another size is computed in another
+    order. A function: as "auto", once it has been called with the plan, which it may refuse by raising.
     Any of them is halved if memory runs out all the same. Raises ValueError for anything else.
     """
     if isinstance(batch, MicroBatch):
@@ -110,29 +109,12 @@ def micro_batch(
         plan = memory_plan(ddpm, images, gradients, calls)
         if callable(batch):
             batch(plan)
-        size = min(plan.batch, fastest(ddpm, images, gradients))
-        return MicroBatch(size, plan.recompute, can_recompute, images)
+        return MicroBatch(plan.batch, plan.recompute, can_recompute, images)
     if isinstance(batch, str):
         raise ValueError(f"batch must be a number of images, None or 'auto', got '{batch}'")
-    size = fastest(ddpm, images, gradients) if batch is None else batch
-    made = MicroBatch(size, False, can_recompute, images)
+    made = MicroBatch(images if batch is None else batch, False, can_recompute, images)
     made.size = min(made.size, images)
     return made
-
-
-def fastest(ddpm: "DDPMPipeline", images: int, gradients: bool) -> int:
-    """How many of the images a UNet call had best take, if there is memory for all.
-
-    All of them, but on a CPU without gradients only as many as keep a layer's output near its caches (with
-    gradients, what smaller calls save their recomputation costs again). `tools/bench.py` measures it.
-    """
-    unet = ddpm.unet
-    widths = getattr(unet.config, "block_out_channels", None)  # of diffusers' UNets
-    if gradients or unet.device.type != "cpu" or not widths:
-        return images
-    output = widths[0] * sample_size(ddpm) ** 2 * unet.dtype.itemsize
-    most = max(1, int(CACHED // output))
-    return -(-images // -(-images // most))  # calls of about one size
 
 
 def free_memory(device: torch.device | str) -> int:

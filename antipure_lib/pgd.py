@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from .allocator import kept_memory
 from .checks import check_counts, check_eta, check_finite
 from .diffusion import frozen
 from .images import check_image
@@ -129,14 +130,15 @@ def _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch
     x_adv = x_adv.clamp(low, high)
     direction = torch.zeros_like(x)
     broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for step, size in enumerate(sizes, 1):
-        attempt = partial(_ascend, loss, x_adv, generator, *ascend)
-        losses, gradient, grad_sizes = batch.retry(attempt, [generator], gradients=True)
-        size_of_gradient = _size(gradient)
-        broken |= ~size_of_gradient.flatten().isfinite()
-        direction = momentum * direction + gradient / size_of_gradient
-        x_adv = (x_adv + size * direction.sign()).clamp(low, high)
-        yield PGDState(step, x_adv, losses, grad_sizes)
+    with kept_memory(x.device):
+        for step, size in enumerate(sizes, 1):
+            attempt = partial(_ascend, loss, x_adv, generator, *ascend)
+            losses, gradient, grad_sizes = batch.retry(attempt, [generator], gradients=True)
+            size_of_gradient = _size(gradient)
+            broken |= ~size_of_gradient.flatten().isfinite()
+            direction = momentum * direction + gradient / size_of_gradient
+            x_adv = (x_adv + size * direction.sign()).clamp(low, high)
+            yield PGDState(step, x_adv, losses, grad_sizes)
     if broken.any():  # the sign of NaN is 0: they would stay as they are and look finished
         which = broken.nonzero().flatten().tolist()
         raise RuntimeError(

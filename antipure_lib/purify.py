@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from .allocator import kept_memory
 from .checks import check_counts, check_ddpm
 from .diffusion import add_noise, alpha_bars, channels_last, predict, reverse_step, sample_size
 from .images import check_image, from_model, from_pil, quantise, to_model, to_pil
@@ -38,7 +39,7 @@ def diffpure(
     x: torch.Tensor,
     t: int = 100,
     seed: int = 0,
-    batch: int | str | None = None,  # tiles per UNet call; None: what is fastest; see `micro_batch`
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> torch.Tensor:
     """DiffPure: add t steps' worth of noise, then run the reverse chain to 0.  (Nie et al. 2022, 2205.07460)
 
@@ -51,7 +52,7 @@ def diffpure(
     """
     clean = quantise(check_chain(ddpm, x, t))
     batch = tiles_at_a_time(batch, ddpm, clean)
-    with channels_last(ddpm.unet):
+    with kept_memory(clean.device), channels_last(ddpm.unet):
         purified = purify_tiles(ddpm, clean, t, image_generators(seed, len(clean)), batch)
     return quantise(purified).to(x.device).view_as(x)
 
@@ -83,7 +84,7 @@ def gridpure_steps(
     rounds: int = 1,
     gamma: float = 0.1,  # share of the current image that each iteration keeps
     seed: int = 0,
-    batch: int | str | None = None,  # tiles per UNet call; None: what is fastest; see `micro_batch`
+    batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits; see `micro_batch`
 ) -> Iterator[PurifyState]:
     """GrIDPure, by iteration: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x.  (CVPR 2024, arXiv 2312.00084)
 
@@ -102,12 +103,13 @@ def gridpure_steps(
 @torch.no_grad()
 def _gridpure(ddpm, x, t, iterations, rounds, gamma, seed, batch):
     generators = image_generators(seed, len(x))
-    for r in range(rounds):
-        for i in range(iterations):
-            with channels_last(ddpm.unet):  # not across yields: the caller may use the model meanwhile
-                purified = purify_tiles(ddpm, x, t, generators, batch)
-            x = (1 - gamma) * purified + gamma * x
-            yield PurifyState(r, i, x)
+    with kept_memory(x.device):
+        for r in range(rounds):
+            for i in range(iterations):
+                with channels_last(ddpm.unet):  # not across yields: the caller may use the model meanwhile
+                    purified = purify_tiles(ddpm, x, t, generators, batch)
+                x = (1 - gamma) * purified + gamma * x
+                yield PurifyState(r, i, x)
 
 
 def purify_tiles(

@@ -52,17 +52,15 @@ from antipure_lib import (
     randn,
     sample_size,
 )
-from antipure_lib.diffusion import predict
+from antipure_lib.allocator import kept_memory
 from antipure_lib.fine_tune import latents, text_embeddings
 from antipure_lib.generate import autocast
-from antipure_lib.memory import fastest
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDLESS = 10**9
-TILES = 10  # of a photo twice the model's size
 
 
 def unavoidable(s: Setting) -> Iterator[Row]:
@@ -92,9 +90,12 @@ def published(s: Setting) -> Iterator[Row]:
         yield own.row(
             "published", "AntiPure step, plain sum", peers, partial(next, states), at_least=targets[0]
         )
-        states = gridpure_steps(own.ddpm, s.x, t=s.t, iterations=ENDLESS)
-        peers = peers_gridpure(precise.ddpm, s.x, t=s.t)
-        yield own.row("published", "GrIDPure iteration", peers, partial(next, states), at_least=targets[1])
+        one_tile = tiles(s) == len(s.x)
+        for x in (s.x, twice_as_large(s.x[:1])) if one_tile else (s.x,):
+            states = gridpure_steps(own.ddpm, x, t=s.t, iterations=ENDLESS)
+            peers = peers_gridpure(precise.ddpm, x, t=s.t)
+            what = f"GrIDPure iteration, {tiles(s._replace(x=x))} tiles"
+            yield own.row("published", what, peers, partial(next, states), at_least=targets[1])
 
 
 def means(s: Setting) -> Iterator[Row]:
@@ -148,18 +149,28 @@ def formats(s: Setting) -> Iterator[Row]:
     steps = [partial(next, antipure_steps(d, s.x, steps=ENDLESS, balance="sum", t_err=T_ERR)) for d in models]
     yield s.row("means", "channels last (step, sum)", *steps)
     yield s.row("means", "channels last (forward)", *(bare_forwards(d, tiles(s), 1) for d in models))
-    few = fastest(s.ddpm, TILES, gradients=False)
-    if few < TILES:
-        yield s.row(
-            "means", f"{few} of {TILES} tiles a call (forward)", *(calls_of(s, k) for k in (TILES, few))
-        )
 
 
-def calls_of(s: Setting, count: int) -> Callable:
-    """A forward pass of TILES tiles in calls of `count`, with weights in purification's order."""
-    ddpm, g = in_format(s.ddpm, torch.channels_last), sample_size(s.ddpm)
-    x = randn((TILES, 3, g, g), torch.Generator().manual_seed(0), s.ddpm.unet.device)
-    return torch.no_grad()(partial(predict, ddpm, x, 0, count))
+def kept(s: Setting) -> Iterator[Row]:
+    """Freed memory kept for the next tensors (`kept_memory`), with the tiles of one photo twice as large."""
+    n, device = tiles(s._replace(x=twice_as_large(s.x[:1]))), s.ddpm.unet.device
+    ordered = in_format(s.ddpm, torch.channels_last)
+    loops = {
+        f"freed memory kept (5 forward passes of {n} tiles)": bare_forwards(ordered, n, 5),
+        f"freed memory kept (2 AntiPure steps of {n} tiles)": twice(bare_step(s.ddpm, n, "sum")),
+    }
+    for what, call in loops.items():
+        yield s._replace(rounds=min(3, s.rounds)).row("means", what, call, kept_memory(device)(call))
+
+
+def twice(call: Callable) -> Callable:
+    """Two calls in one."""
+    return lambda: (call(), call())
+
+
+def twice_as_large(x: torch.Tensor) -> torch.Tensor:
+    """Photos of twice the height and width."""
+    return torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear")
 
 
 def waiting(step: Callable) -> float:
@@ -319,6 +330,8 @@ def large_model(device: torch.device, quick: bool) -> Iterator[Row]:
     yield from unavoidable(large)
     yield from published(large)
     yield from formats(large)
+    if device == CPU:
+        yield from kept(large)
 
 
 def training(device: torch.device, quick: bool) -> Iterator[Row]:
