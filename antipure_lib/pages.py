@@ -3,7 +3,10 @@
 import html
 import os
 import re
+import shutil
 import tempfile
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,14 @@ td:last-child {{ white-space: nowrap; }}
 {rows}
 </table></body></html>
 """
+# The one font that lies in the package, and no rough draft of every formula first.
+MATHJAX = """<script type="text/x-mathjax-config">
+MathJax.Hub.Config({
+  "HTML-CSS": { availableFonts: [], webFont: "STIX-Web", imageFont: null },
+  "fast-preview": { disabled: true },
+});
+</script>
+"""
 ROW = '<tr><td><a href="{href}">{title}</a></td><td>{promise}</td><td>{run_time}</td></tr>'
 
 
@@ -30,6 +41,7 @@ def to_html(notebook: Any, source: Path, out_dir: Path) -> str:
 
     notebook: nbformat's NotebookNode. source: the file that was executed, from whose folder relative links
     start. out_dir: where the page will lie; links to the source's neighbours become links to their pages.
+    Formulas are set by MathJax, which lies beside the pages (see `add_mathjax`).
     """
     from nbconvert import HTMLExporter
 
@@ -45,7 +57,29 @@ def to_html(notebook: Any, source: Path, out_dir: Path) -> str:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(relink, cell.source)
     resources = {"metadata": {"name": title_and_promise(notebook, source.stem)[0], "path": str(out_dir)}}
-    return HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)[0]
+    exporter = HTMLExporter(embed_images=True, **add_mathjax(out_dir))
+    page = exporter.from_notebook_node(notebook, resources)[0]
+    return page.replace("</head>", MATHJAX + "</head>", 1)
+
+
+def add_mathjax(out_dir: Path) -> dict[str, str]:
+    """Copy MathJax into out_dir, unless it is there, and return nbconvert's option that names it.
+
+    So formulas need no network. Without the package jupyter-server-mathjax: no option, and pages ask the
+    network.
+    """
+    package = find_spec("jupyter_server_mathjax")
+    if package is None:
+        return {}
+    if not (out_dir / "mathjax").exists():
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out_dir, prefix=".walk-") as scratch:
+            static = Path(package.submodule_search_locations[0], "static")
+            unused = shutil.ignore_patterns("a11y", "SVG")  # half of it
+            whole = shutil.copytree(static, Path(scratch, "mathjax"), ignore=unused)
+            with suppress(OSError):  # another notebook's process was first
+                os.rename(whole, out_dir / "mathjax")
+    return {"mathjax_url": "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"}
 
 
 def write_index(out_dir: Path) -> Path:

@@ -168,7 +168,16 @@ def test_a_gpu_s_figures_stand_beside_those_of_another_machine_s_cpu(monkeypatch
     assert written["facts"] == {"cpu": {"processor": "here"}, "cuda": {"GPU": "there"}}
     assert [(line["device"], line["note"]) for line in written["rows"]] == [("cpu", ""), ("cuda", "second")]
     text = (tmp_path / "speed.md").read_text()
-    assert "cpu: processor here." in text and "cuda: GPU there." in text and "Not measured" not in text
+    assert "cpu: processor here." in text and "cuda: GPU there." in text and "## GPU" not in text
+    write_report(tmp_path, "large", "cuda", [row | {"group": "large", "device": "cuda", "dtype": "float16"}])
+    monkeypatch.setattr(bench_report, "machine", lambda device: {"processor": "here"})
+    write_report(tmp_path, "large", "cpu", [row | {"group": "large", "what": what} for what in "wv"])
+    section = (tmp_path / "speed.md").read_text().partition("## GPU")[2]
+    assert section.splitlines()[2:] == [
+        "Precisions with a figure: float16, float32. Measured on a CPU alone:",
+        "",
+        "- large: v",
+    ]
 
 
 def test_targets_in_the_table():

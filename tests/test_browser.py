@@ -16,10 +16,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 from test_notebooks import FOLDER, PARAMETERS
 
 from antipure_lib import data_path, from_pil, load_image
+from antipure_lib.pages import to_html
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright, which drives the browser, is missing: pip install -e .[test]"
@@ -106,19 +108,25 @@ def stop(server) -> None:
 
 
 @pytest.fixture
-def page(lab):
-    """The notebook, opened in Chromium. The last that was to be seen goes to build/browser.png."""
+def blank():
+    """An empty page in Chromium."""
     with sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.set_default_timeout(ANSWER)
-            page.goto(lab)
             yield page
-            BUILD.mkdir(exist_ok=True)
-            page.screenshot(path=BUILD / "browser.png")
         finally:
             browser.close()
+
+
+@pytest.fixture
+def page(lab, blank):
+    """The notebook, opened there. The last that was to be seen goes to build/browser.png."""
+    blank.goto(lab)
+    yield blank
+    BUILD.mkdir(exist_ok=True)
+    blank.screenshot(path=BUILD / "browser.png")
 
 
 def run_all(page) -> None:
@@ -189,6 +197,20 @@ class Panel:
         path = folder / download.value.suggested_filename
         download.value.save_as(path)
         return path
+
+
+def test_formulas_of_a_page_need_no_network(blank, tmp_path):
+    pytest.importorskip("jupyter_server_mathjax", reason="it is missing: pip install -e .[notebooks]")
+    text = r"# A\n\n$\hat x_0$ and $$\delta' = \arg\max_{\lVert\delta\rVert_\infty\le\eta} \mathbb E\,L$$"
+    notebook = new_notebook(cells=[new_markdown_cell(text)])
+    page = tmp_path / "a.html"
+    page.write_text(to_html(notebook, tmp_path / "a.ipynb", tmp_path), encoding="utf-8")
+    missed, written = [], blank.locator(".MathJax")
+    blank.on("requestfailed", lambda request: missed.append(request.url))
+    blank.goto(page.as_uri())
+    expect(written).to_have_count(2)
+    expect(written.last).to_contain_text("′=argmax‖")
+    assert [url for url in missed if url.startswith("file:")] == []
 
 
 def change(path: Path):

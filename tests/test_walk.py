@@ -1,5 +1,6 @@
 """`python -m antipure_lib walk`, on notebooks made on the spot."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from antipure_lib.__main__ import main
-from antipure_lib.pages import minutes, title_and_promise
+from antipure_lib.pages import minutes, title_and_promise, to_html
 from antipure_lib.walk import NotebookError, check_parameters, parse_value, run_notebook, walk
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -53,6 +54,7 @@ def test_walk_executes_in_order_and_links_the_pages(make, tmp_path, monkeypatch,
         "b.html",
         "b.ipynb",
         "index.html",
+        "mathjax",
     ]
     assert outputs(out / "a.ipynb") == f"eta {16 / 255} p02\n"
     assert outputs(out / "b.ipynb") == f"seed 7 in {tmp_path / 'notebooks'}\n"
@@ -64,16 +66,29 @@ def test_walk_executes_in_order_and_links_the_pages(make, tmp_path, monkeypatch,
     assert f"eta {16 / 255} p02" in page
     assert '<a href="b.html">next</a>' in page
     assert '<a href="../../d.txt">d</a>' in page
+    assert 'src="mathjax/MathJax.js?' in page and (out / "mathjax/MathJax.js").exists()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("[1/2] notebooks/a.ipynb")
     assert "done in" in lines[-2] and lines[-2].startswith("[2/2] notebooks/b.ipynb")
     assert lines[-1] == f"Open {out / 'index.html'}"
 
 
+def test_without_mathjax_s_package_pages_ask_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("antipure_lib.pages.find_spec", lambda name: None)
+    page = to_html(new_notebook(), tmp_path / "a.ipynb", tmp_path)
+    assert re.search(r'src="https://[^"]*MathJax\.js|src="https://[^"]*mathjax/', page)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failing_cell_is_named_and_leaves_nothing_behind(make, tmp_path, capsys):
     good, bad = make("a", "print(1)"), make("b", "x = 1\nprint(x)", "\ny = x / 0\n", "print('never')")
     assert main(["walk", str(good), str(bad), "--at-once", "1", "--out", str(tmp_path / "out")]) == 1
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.html", "a.ipynb", "index.html"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "a.html",
+        "a.ipynb",
+        "index.html",
+        "mathjax",
+    ]
     error = capsys.readouterr().err
     assert f"error: {bad}: code cell 3 (y = x / 0) failed with ZeroDivisionError: division by zero" in error
     assert "\x1b" not in error.partition("error: ")[2]

@@ -116,15 +116,25 @@ def markdown(facts: dict[str, dict[str, object]], rows: Sequence[dict]) -> str:
         lines += [f"| what | model | where | ratio | target | s, {columns[0]} | s, {columns[1]} | |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [line(row) for row in of_part]
-    lines += useless(rows)
-    if not any(row["device"] == "cuda" for row in rows):
-        lines += [
-            "",
-            "## GPU",
-            "",
-            "Not measured: there was none. `make bench` on a machine with one adds its rows.",
-        ]
+    lines += [*useless(rows), *without_gpu(rows)]
     return "\n".join(lines) + "\n"
+
+
+def without_gpu(rows: Sequence[dict]) -> list[str]:
+    """What has a figure for the CPU and none for a GPU, as a section; a process's start has no GPU's."""
+    there = [row for row in rows if row["device"] == "cuda"]
+    if not there:
+        text = "Not measured: there was none. `make bench` on a machine with one adds its rows."
+        return ["", "## GPU", "", text]
+    known = {(row["group"], row["what"]) for row in there}
+    names = dict.fromkeys(
+        f"- {row['group']}: {row['what']}"
+        for row in rows
+        if row["group"] != "start" and (row["group"], row["what"]) not in known
+    )
+    precisions = ", ".join(sorted({row["dtype"].split()[0] for row in there}))
+    text = f"Precisions with a figure: {precisions}. Measured on a CPU alone:"
+    return ["", "## GPU", "", text, "", *names] if names else []
 
 
 def useless(rows: Sequence[dict]) -> list[str]:
