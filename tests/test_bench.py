@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import bench
 import bench_measure
@@ -114,11 +115,16 @@ def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tm
         return bench.Setting("tiny", tiny_ddpm, pictures(1, 24, 24), 2, 1)
 
     started = []
+
+    def answer(command, **_):
+        started.append(command[2])
+        return SimpleNamespace(stdout="2.0")
+
     monkeypatch.setattr(bench, "nano", tiny)
     monkeypatch.setattr(bench, "adm", tiny)
     monkeypatch.setattr(bench, "load_stable_diffusion", lambda **_: tiny_stable_diffusion())
     monkeypatch.setattr(bench, "load_faces", lambda name: pictures(2))
-    monkeypatch.setattr(bench.subprocess, "run", lambda command, **_: started.append(command[2]))
+    monkeypatch.setattr(bench.subprocess, "run", answer)
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     compiled = []  # a compiler needs a minute
     monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
@@ -130,7 +136,7 @@ def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tm
     assert {'AntiPure step, balance="equal"', "LoRA step", "GrIDPure iteration, t=2"} <= {
         row["what"] for row in table["rows"]
     }
-    assert set(started) == set(bench.STARTS.values())
+    assert set(started) == {*bench.STARTS.values(), bench.KEPT}
     text = (tmp_path / "data/results/speed.md").read_text()
     assert "Not measured: there was none" in text or torch.cuda.is_available()
     assert str(tmp_path) not in text

@@ -32,6 +32,7 @@ from bench_measure import (
     name_of,
     nano,
     peak_memory,
+    summary,
     tiles,
     timed,
 )
@@ -52,7 +53,6 @@ from antipure_lib import (
     randn,
     sample_size,
 )
-from antipure_lib.allocator import kept_memory
 from antipure_lib.fine_tune import latents, text_embeddings
 from antipure_lib.generate import autocast
 
@@ -149,23 +149,6 @@ def formats(s: Setting) -> Iterator[Row]:
     steps = [partial(next, antipure_steps(d, s.x, steps=ENDLESS, balance="sum", t_err=T_ERR)) for d in models]
     yield s.row("means", "channels last (step, sum)", *steps)
     yield s.row("means", "channels last (forward)", *(bare_forwards(d, tiles(s), 1) for d in models))
-
-
-def kept(s: Setting) -> Iterator[Row]:
-    """Freed memory kept for the next tensors (`kept_memory`), with the tiles of one photo twice as large."""
-    n, device = tiles(s._replace(x=twice_as_large(s.x[:1]))), s.ddpm.unet.device
-    ordered = in_format(s.ddpm, torch.channels_last)
-    loops = {
-        f"freed memory kept (5 forward passes of {n} tiles)": bare_forwards(ordered, n, 5),
-        f"freed memory kept (2 AntiPure steps of {n} tiles)": twice(bare_step(s.ddpm, n, "sum")),
-    }
-    for what, call in loops.items():
-        yield s._replace(rounds=min(3, s.rounds)).row("means", what, call, kept_memory(device)(call))
-
-
-def twice(call: Callable) -> Callable:
-    """Two calls in one."""
-    return lambda: (call(), call())
 
 
 def twice_as_large(x: torch.Tensor) -> torch.Tensor:
@@ -305,6 +288,45 @@ def starts(device: torch.device, quick: bool) -> Iterator[Row]:
         yield Row("start", "nano", "cpu", "", what, *figures, at_most=target)
 
 
+KEPT = """
+import sys, time
+sys.path.insert(0, "tools")
+from bench import *
+from antipure_lib import allocator
+if sys.argv[2] == "without":
+    allocator._glibc = lambda: None
+s = adm(CPU, pick_dtype(CPU), 1)
+x = twice_as_large(s.x[:1])
+if sys.argv[1] == "AntiPure":
+    states = antipure_steps(s.ddpm, x, steps=3, balance="sum")
+else:
+    states = gridpure_steps(s.ddpm, x, t=s.t, iterations=3)
+next(states)
+began = time.perf_counter()
+list(states)
+print((time.perf_counter() - began) / 2)
+"""
+
+
+def kept(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Freed memory kept for the next tensors (`kept_memory`), in processes of their own.
+
+    In one process the second would find what the first has left.
+    """
+    if device != CPU or quick:
+        return
+
+    def seconds(name, side):
+        command = [sys.executable, "-c", KEPT, name, side]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+
+    for name, what in {"AntiPure": "step, sum", "GrIDPure": "iteration"}.items():
+        pairs = [[seconds(name, side) for side in ("without", "with")] for _ in range(3)]
+        what = f"freed memory kept ({name} {what}, 10 tiles)"
+        model, dtype = "256 px, ADM's shape, 32 channels", name_of(pick_dtype(CPU))
+        yield Row("means", model, "cpu", dtype, what, *summary(pairs))
+
+
 def small_model(device: torch.device, quick: bool) -> Iterator[Row]:
     """Every comparison on the embedded purifier."""
     rounds, native = 2 if quick else 7, pick_dtype(device)
@@ -330,8 +352,6 @@ def large_model(device: torch.device, quick: bool) -> Iterator[Row]:
     yield from unavoidable(large)
     yield from published(large)
     yield from formats(large)
-    if device == CPU:
-        yield from kept(large)
 
 
 def training(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -340,7 +360,13 @@ def training(device: torch.device, quick: bool) -> Iterator[Row]:
     yield from customization(pipe, load_faces("p01"), 2 if quick else 7)
 
 
-GROUPS = {"nano": small_model, "large": large_model, "training": training, "start": starts}
+GROUPS = {
+    "nano": small_model,
+    "large": large_model,
+    "allocator": kept,
+    "training": training,
+    "start": starts,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

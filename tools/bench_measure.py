@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -62,13 +62,13 @@ def by_turns(a: Callable, b: Callable, rounds: int, device: torch.device) -> tup
         pair = [timed(call, device) for call in (a, b)]
         if turn:
             seconds.append(pair)
-    ratios = [first / second for first, second in seconds]
-    return (
-        median(ratios),
-        min(ratios),
-        max(ratios),
-        *(median(column) for column in zip(*seconds, strict=True)),
-    )
+    return summary(seconds)
+
+
+def summary(pairs: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of pairs of seconds (a, b): median, lowest, highest of a/b; median of a, of b."""
+    ratios = [a / b for a, b in pairs]
+    return median(ratios), min(ratios), max(ratios), *(median(side) for side in zip(*pairs, strict=True))
 
 
 def timed(call: Callable, device: torch.device) -> float:
