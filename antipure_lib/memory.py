@@ -72,7 +72,7 @@ def memory_plan(
     unet, side = ddpm.unet, sample_size(ddpm)
     free = free_memory(unet.device) if free is None else free
     rest = TENSORS * 4 * images * unet.config.in_channels * side**2
-    room = int((CPU_SHARE if unet.device.type == "cpu" else SHARE) * free) - rest
+    room = int((CPU_SHARE if torch.device(unet.device).type == "cpu" else SHARE) * free) - rest
     recompute, tile = False, tile_bytes(ddpm, gradients)
     if tile > room and gradients and _can_recompute(unet):
         recompute, tile = True, tile_bytes(ddpm, gradients, recompute=True)
