@@ -19,7 +19,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 LARGEST = 32 * 2**20  # bytes; where glibc's moving MMAP_THRESHOLD ends; its TRIM_THRESHOLD at twice that
 WORTH_RETURNING = 2**28  # bytes; less is taken again before long
 
-_lock, _users = threading.Lock(), 0
+_lock, _users = threading.RLock(), 0  # a dropped generator may end inside
 
 
 @contextmanager
