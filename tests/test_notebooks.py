@@ -46,7 +46,6 @@ PARAMETERS = {
         "IDENTITY": "p02",
     },
     "06_patch_frequency_guidance": {
-        "FAST": False,
         "SEED": 1,
         "ETA": 8,
         "STEPS": 3,
@@ -75,6 +74,7 @@ PARAMETERS = {
     },
     "09_benchmark": {"SEED": 1, "IDENTITY": "p02", "LEARNING": 2, "SAMPLES": 2, "STEPS": 2},
     "10_limits": {
+        "FAST": False,
         "SEED": 1,
         "ETA": 8,
         "STEPS": 1,
