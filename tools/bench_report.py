@@ -25,8 +25,7 @@ PARTS = {
     "published": (
         "Loops as they are published, over ours",
         "On the same weights, in float32: PGD with gradients of parameters and a UNet call a timestep; "
-        "GrIDPure tile by tile, through an 8-bit image after every iteration; its target is for photos of "
-        "several tiles.",
+        "GrIDPure tile by tile, through an 8-bit image after every iteration.",
         ("theirs", "ours"),
     ),
     "means": (
