@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,11 @@ def add_mathjax(out_dir: Path) -> dict[str, str]:
             static = Path(package.submodule_search_locations[0], "static")
             unused = shutil.ignore_patterns("a11y", "SVG")  # half of it
             whole = shutil.copytree(static, Path(scratch, "mathjax"), ignore=unused)
-            with suppress(OSError):  # another notebook's process was first
+            try:
                 os.rename(whole, out_dir / "mathjax")
+            except OSError:
+                if not (out_dir / "mathjax").exists():  # no other notebook's process was first
+                    raise
     return {"mathjax_url": "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"}
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from antipure_lib.__main__ import main
-from antipure_lib.pages import minutes, title_and_promise, to_html
+from antipure_lib.pages import add_mathjax, minutes, title_and_promise, to_html
 from antipure_lib.walk import NotebookError, check_parameters, parse_value, run_notebook, walk
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -78,6 +79,20 @@ def test_without_mathjax_s_package_pages_ask_the_network(tmp_path, monkeypatch):
     page = to_html(new_notebook(), tmp_path / "a.ipynb", tmp_path)
     assert re.search(r'src="https://[^"]*MathJax\.js|src="https://[^"]*mathjax/', page)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_mathjax_is_copied_by_one_process_alone(tmp_path, monkeypatch, first):
+    def rename(whole, target):
+        if first:  # another process's copy arrives meanwhile
+            target.mkdir()
+        raise OSError("no")
+
+    pytest.importorskip("jupyter_server_mathjax")
+    monkeypatch.setattr("antipure_lib.pages.os.rename", rename)
+    with nullcontext() if first else pytest.raises(OSError, match="no"):
+        assert add_mathjax(tmp_path)["mathjax_url"].startswith("mathjax/")
+    assert [file.name for file in tmp_path.iterdir()] == ["mathjax"] * first
 
 
 def test_failing_cell_is_named_and_leaves_nothing_behind(make, tmp_path, capsys):

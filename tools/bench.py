@@ -6,7 +6,8 @@
     python tools/bench.py --quick              # few repetitions, no 256 px model; into build/
 
 Two things that are compared run in one process by turns, A B A B …; what is reported is the median of the
-ratios of neighbours, with the lowest and the highest: other load on the machine meets both alike.
+ratios of neighbours, with the lowest and the highest: other load on the machine meets both alike. What
+depends on what a process did before has processes of its own.
 """
 
 import argparse
