@@ -30,8 +30,8 @@ PARTS = {
     ),
     "means": (
         "What each means brings",
-        "Time without it / with it. Below 1 it costs. Freed memory kept or not: in processes of their own, by "
-        "turns. Weights are in channels-last order on a CPU where no "
+        "Time without it / with it. Below 1 it costs. Freed memory kept or not: in processes of their own, "
+        "by turns. Weights are in channels-last order on a CPU where no "
         "gradients are taken, that is in purification. `torch.compile` is one line, `ddpm.unet.compile()`; "
         '`balance="equal"` then also needs '
         "`torch._functorch.config.donated_buffer = False`, since its backward passes share a graph.",
