@@ -328,18 +328,21 @@ def kept(device: torch.device, quick: bool) -> Iterator[Row]:
         yield Row("means", model, "cpu", dtype, what, *summary(pairs))
 
 
+def precisions(device: torch.device) -> list[torch.dtype]:
+    """What a device computes fast in, the one that the library picks first, and float32."""
+    half = [torch.bfloat16, torch.float16] if device.type == "cuda" else []
+    return list(dict.fromkeys([pick_dtype(device), *half, torch.float32]))
+
+
 def small_model(device: torch.device, quick: bool) -> Iterator[Row]:
     """Every comparison on the embedded purifier."""
     rounds, native = 2 if quick else 7, pick_dtype(device)
-    half = [torch.bfloat16, torch.float16] if device.type == "cuda" else []
-    for dtype in [native] if quick else dict.fromkeys([native, *half, torch.float32]):
+    for dtype in [native] if quick else precisions(device):
         small = nano(device, dtype, rounds, 1 if quick else 2)
         yield from unavoidable(small)
         yield from means(small)
         if dtype is native:
             yield from shares(small)
-            if not quick:
-                yield from compiled(small)
     small = nano(device, native, rounds, 1 if quick else 2)
     yield from published(small)
     yield from growth(small, 10, (2, 4) if quick else (2, 4, 8), (2,) if quick else (2, 3))
@@ -349,10 +352,27 @@ def large_model(device: torch.device, quick: bool) -> Iterator[Row]:
     """The same for a model of 256 px, where it can tell something else; at its own width on a GPU."""
     if quick:
         return
-    large = adm(device, pick_dtype(device), 7, 256 if device.type == "cuda" else 32)
+    large = adm(device, pick_dtype(device), 7, width(device))
     yield from unavoidable(large)
     yield from published(large)
     yield from formats(large)
+    if device.type == "cuda":
+        for dtype in precisions(device)[1:]:
+            yield from unavoidable(adm(device, dtype, 7, width(device)))
+
+
+def width(device: torch.device) -> int:
+    """Channels of the 256 px model's first level: guided-diffusion's own on a GPU."""
+    return 256 if device.type == "cuda" else 32
+
+
+def compiled_models(device: torch.device, quick: bool) -> Iterator[Row]:
+    """`torch.compile` on both models."""
+    if quick:
+        return
+    dtype = pick_dtype(device)
+    yield from compiled(nano(device, dtype, 7))
+    yield from compiled(adm(device, dtype, 7, width(device)))
 
 
 def training(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -364,6 +384,7 @@ def training(device: torch.device, quick: bool) -> Iterator[Row]:
 GROUPS = {
     "nano": small_model,
     "large": large_model,
+    "compile": compiled_models,
     "allocator": kept,
     "training": training,
     "start": starts,
