@@ -4,7 +4,7 @@ import json
 from inspect import signature
 
 import numpy as np
-from sweep import OUT
+from sweep import OUT, trained_once
 
 from antipure_lib import paper, study
 from antipure_lib.data import identities
@@ -44,6 +44,15 @@ def test_every_protection_has_the_best_setting_that_the_sweep_found():
         best = max(settings, key=lambda row: row["latent_after"])["options"]
         best = {key: tuple(value) if isinstance(value, list) else value for key, value in best.items()}
         assert defaults | best == defaults | study.TUNED.get(name, {}), name
+
+
+def test_a_surrogate_of_the_sweep_is_trained_once_for_equal_arguments(pictures):
+    calls = []
+    learn = trained_once(lambda pipe, images, **options: calls.append(options) or len(calls))
+    a, b = pictures(2), pictures(2, seed=1)
+    assert learn(None, a, steps=3, seed=0) == learn(None, a.clone(), seed=0, steps=3) == 1
+    assert [learn(None, b, steps=3, seed=0), learn(None, a, steps=4, seed=0)] == [2, 3]
+    assert learn(None, b, steps=3, seed=0) == 2 and len(calls) == 3
 
 
 def test_coverage_counts_cells_and_whole_people():
