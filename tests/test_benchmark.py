@@ -231,12 +231,25 @@ def test_no_stage_shares_its_noise_with_another(world, monkeypatch):
     """Above all the protector's surrogate and the abuser's model, and the two prompts' images."""
     seeds = []
 
-    def noted(function):
-        return wraps(function)(lambda *a, seed, **k: seeds.append(seed) or function(*a, seed=seed, **k))
+    def noted(function, stand_in):
+        @wraps(function)
+        def note(*args, seed, **options):
+            seeds.append(seed)
+            return stand_in(*args, **options)
 
-    for name in ("protect", "generate", "purify"):
-        monkeypatch.setattr(f"antipure_lib.benchmark.{name}", noted(getattr(benchmark_stages, name)))
-    monkeypatch.setitem(benchmark_stages.CUSTOMIZERS, "dreambooth", noted(benchmark_stages.dreambooth))
+        return note
+
+    stand_ins = dict(
+        protect=lambda name, x, **_: 0.9 * x,
+        generate=lambda *_, n, **__: load_faces("p04")[:n],
+        purify=lambda name, x, **_: 0.9 * x,
+    )
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(
+            f"antipure_lib.benchmark.{name}", noted(getattr(benchmark_stages, name), stand_in)
+        )
+    learn = noted(benchmark_stages.dreambooth, lambda pipe, *_, **__: pipe)
+    monkeypatch.setitem(benchmark_stages.CUSTOMIZERS, "dreambooth", learn)
     run_cell(Cell("random", "diffpure1", "dreambooth", "p04", 5), world)
     # protect, purify (x + δ and x: the same noise), prior, learn, two prompts
     assert len(seeds) == 7 and len(set(seeds)) == 6

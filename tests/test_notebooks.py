@@ -74,7 +74,6 @@ PARAMETERS = {
     },
     "09_benchmark": {"SEED": 1, "IDENTITY": "p02", "LEARNING": 2, "SAMPLES": 2, "STEPS": 2},
     "10_limits": {
-        "FAST": False,
         "SEED": 1,
         "ETA": 8,
         "STEPS": 1,
@@ -83,13 +82,14 @@ PARAMETERS = {
         "IDENTITY": "p02",
     },
     "11_full_scale": {
+        "FAST": False,
         "SEED": 1,
         "SIZE": 48,
         "ETA": 4,
-        "STEPS": 2,
+        "STEPS": 1,
         "ITERATIONS": 1,
-        "LEARNING": 2,
-        "SAMPLES": 2,
+        "LEARNING": 1,
+        "SAMPLES": 1,
         "IDENTITY": "p02",
     },
 }
