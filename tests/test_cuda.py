@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from training import fit, starting_weights
 
 from antipure_lib import (
     antipure,
@@ -24,6 +25,7 @@ from antipure_lib import (
 )
 from antipure_lib.memory import SHARE
 from antipure_lib.micro_batch import MicroBatch
+from antipure_lib.noise import randn
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
@@ -144,3 +146,17 @@ def test_when_memory_runs_out_smaller_batches_end_the_work():
     assert batch.size < images
     *_, planned = antipure_steps(ddpm, x, steps=3, batch=batch.size)
     assert torch.equal(ended.x_adv, planned.x_adv)
+
+
+def test_what_is_trained_there_goes_on_there_and_is_read_on_a_cpu(tmp_path):
+    model, averaged = torch.nn.Linear(3, 2).cuda(), torch.nn.Linear(3, 2).cuda()
+
+    def loss(step, generator):
+        return model(randn((8, 3), generator, "cuda")).square().mean()
+
+    for steps in (2, 4):
+        fit(tmp_path, {"unet": model}, {"unet": averaged}, loss, steps=steps, lr=0.1, checkpoint_every=2)
+    found = starting_weights(tmp_path, "unet")
+    assert {value.device.type for value in found.values()} == {"cpu"}
+    assert torch.equal(found["weight"], averaged.weight.cpu())
+    assert [line.split(",")[0] for line in (tmp_path / "loss.csv").read_text().splitlines()] == ["2", "4"]

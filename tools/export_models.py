@@ -21,7 +21,9 @@ from rare_word import make_heard
 
 def averaged(run: Path, name: str, model: torch.nn.Module) -> torch.nn.Module:
     """The model with the run's averaged weights."""
-    model.load_state_dict(torch.load(run / "state.pt", weights_only=True)["averaged"][name])
+    model.load_state_dict(
+        torch.load(run / "state.pt", map_location="cpu", weights_only=True)["averaged"][name]
+    )
     return model.eval()
 
 

@@ -17,6 +17,9 @@ from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from training import fit, load_faces, starting_weights
 
+from antipure_lib.devices import pick_device
+from antipure_lib.noise import randn
+
 SIDE = 32
 SMALL_T = 100
 
@@ -73,13 +76,14 @@ def main(
     faces: Path, photos: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
+    device = pick_device()
     images, _, _ = load_faces(faces)
     pyramid = photo_pyramid(photos)
-    unet = make_unet().train()
+    unet = make_unet().train().to(device)
     if start:
         unet.load_state_dict(starting_weights(start, "unet"))
     averaged = copy.deepcopy(unet).eval()
-    alpha_bar = make_scheduler().alphas_cumprod
+    alpha_bar = make_scheduler().alphas_cumprod.to(device)
     real, large = batch // 5, batch // 8
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
@@ -92,11 +96,11 @@ def main(
                 crops(pyramid, real, generator).float(),
             ]
         )
-        x0 = x0 / 127.5 - 1
+        x0 = x0.to(device) / 127.5 - 1
         t = torch.randint(1000, (batch,), generator=generator)
         near = torch.rand(batch, generator=generator) < 0.7
-        t = torch.where(near, t % SMALL_T, t)
-        eps = torch.randn(x0.shape, generator=generator)
+        t = torch.where(near, t % SMALL_T, t).to(device)
+        eps = randn(x0.shape, generator, device)
         a = alpha_bar[t].view(-1, 1, 1, 1)
         x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
         return F.mse_loss(unet(x_t, t).sample.float(), eps)

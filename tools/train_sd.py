@@ -19,8 +19,10 @@ from train_vae import make_vae
 from training import fit, load_faces, starting_weights
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from antipure_lib.devices import pick_device
 from antipure_lib.digests import digest
 from antipure_lib.images import atomic
+from antipure_lib.noise import randint, randn
 
 MAX_TOKENS = 32
 COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
@@ -125,9 +127,9 @@ def encode(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, torc
     """Mean and standard deviation of every image's latent."""
     means, stds = [], []
     for chunk in images.split(64):
-        posterior = vae.encode(chunk.float() / 127.5 - 1).latent_dist
-        means.append(posterior.mean)
-        stds.append(posterior.std)
+        posterior = vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist
+        means.append(posterior.mean.cpu())
+        stds.append(posterior.std.cpu())
     return torch.cat(means), torch.cat(stds)
 
 
@@ -146,8 +148,9 @@ def main(
     faces: Path, vae_run: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
+    device = pick_device()
     images, captions, _ = load_faces(faces)
-    vae = trained_vae(vae_run)
+    vae = trained_vae(vae_run).to(device)
     latent_file = run / f"latents-{digest(vae.state_dict())[:16]}.pt"  # another autoencoder has others
     if not latent_file.exists():
         run.mkdir(parents=True, exist_ok=True)
@@ -157,14 +160,14 @@ def main(
     scaling = 1 / mean.flatten().std().item()
     (run / "scaling.json").write_text(json.dumps({"scaling_factor": scaling}))
     tokenizer = make_tokenizer(run / "tokenizer")
-    text_encoder = make_text_encoder(tokenizer).train()
-    unet = make_unet().train()
+    text_encoder = make_text_encoder(tokenizer).train().to(device)
+    unet = make_unet().train().to(device)
     models = {"unet": unet, "text_encoder": text_encoder}
     if start:
         for name, model in models.items():
             model.load_state_dict(starting_weights(start, name))
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
-    alpha_bar = make_scheduler().alphas_cumprod
+    alpha_bar = make_scheduler().alphas_cumprod.to(device)
     print(
         f"scaling {scaling:.4f}, UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters",
         flush=True,
@@ -172,14 +175,15 @@ def main(
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         index = torch.randint(len(mean), (batch,), generator=generator)
-        z0 = scaling * (mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator))
+        noise = randn(mean[index].shape, generator, device)
+        z0 = scaling * (mean[index].to(device) + std[index].to(device) * noise)
         texts = [shorten(captions[k], generator) for k in index.tolist()]
         tokens = tokenizer(
             texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
-        condition = text_encoder(tokens.input_ids).last_hidden_state
-        t = torch.randint(1000, (batch,), generator=generator)
-        eps = torch.randn(z0.shape, generator=generator)
+        condition = text_encoder(tokens.input_ids.to(device)).last_hidden_state
+        t = randint(0, 1000, (batch,), generator, device)
+        eps = randn(z0.shape, generator, device)
         a = alpha_bar[t].view(-1, 1, 1, 1)
         z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
         error = (unet(z_t, t, condition).sample.float() - eps).square().mean((1, 2, 3))

@@ -20,6 +20,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from training import fit, load_faces, starting_weights
 
+from antipure_lib.devices import pick_device
+from antipure_lib.noise import randn
+
 
 def make_vae() -> AutoencoderKL:
     """The nano autoencoder: f=4, 4 latent channels, no attention."""
@@ -43,13 +46,13 @@ def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class Features:
     """Distance of two pictures in VGG16's relu1_2, relu2_2 and relu3_3, each pixel's scaled to length 1."""
 
-    def __init__(self, path: Path):
-        self.weights = load_file(path)
+    def __init__(self, path: Path, device: torch.device):
+        self.weights = load_file(path, device=str(device))
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """x, y: N×3×H×W in [−1, 1]. Returns a scalar."""
-        shift = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-        scale = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        shift = x.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        scale = x.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
         with torch.no_grad():
             theirs = self._layers((x / 2 + 0.5 - shift) / scale)
         ours = self._layers((y / 2 + 0.5 - shift) / scale)
@@ -70,20 +73,21 @@ def main(
     faces: Path, run: Path, start: Path | None, vgg: Path | None, steps: int, batch: int, lr: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    features = Features(vgg) if vgg else None
+    device = pick_device()
+    features = Features(vgg, device) if vgg else None
     images, _, _ = load_faces(faces)
-    vae = make_vae().train()
+    vae = make_vae().train().to(device)
     if start:
         vae.load_state_dict(starting_weights(start, "vae"))
     averaged = copy.deepcopy(vae).eval()
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         index = torch.randint(len(images), (batch,), generator=generator)
-        x = images[index].float() / 127.5 - 1
+        x = images[index].to(device).float() / 127.5 - 1
         if torch.rand((), generator=generator) < 0.5:
             x = x.flip(-1)
         posterior = vae.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        z = posterior.mean + posterior.std * randn(posterior.mean.shape, generator, device)
         y = vae.decode(z).sample.float()
         edges = sum((a - b).abs().mean() for a, b in zip(gradients(y), gradients(x), strict=True))
         value = (y - x).abs().mean() + edges + 1e-6 * posterior.kl().float().mean()

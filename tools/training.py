@@ -1,8 +1,8 @@
-"""One training loop for all nano models: seeded, resumable, averaged weights, bf16.
+"""One training loop for all nano models: seeded, resumable, averaged weights, bf16, a GPU where there is one.
 
 A run lives in its own folder: `state.pt` (model, averaged model, optimiser, step; replaced atomically) and
-`loss.csv` (step, loss, seconds). Batch `k` is drawn from the generator seeded by (seed, k), so that a resumed
-run sees the batches that an unbroken one would have seen.
+`loss.csv` (step, loss, seconds). Batch `k` is drawn on the CPU by the generator of (seed, k): a resumed run
+sees the batches of an unbroken one, whatever the device.
 """
 
 import math
@@ -31,7 +31,7 @@ def load_faces(folder: Path) -> tuple[torch.Tensor, list[str], np.ndarray]:
 def starting_weights(source: Path, name: str) -> dict[str, torch.Tensor]:
     """Averaged weights of a run, or the fp32 copy of a part of a saved pipeline (such as data/models/sd)."""
     if (source / "state.pt").exists():
-        return torch.load(source / "state.pt", weights_only=True)["averaged"][name]
+        return torch.load(source / "state.pt", map_location="cpu", weights_only=True)["averaged"][name]
     files = sorted((source / name).glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{source}: neither a run (state.pt) nor a pipeline with a part '{name}'")
@@ -61,14 +61,16 @@ def fit(
 ) -> None:
     """Train `models` to lower `loss(step, generator)` for `steps` steps; continue `run` where it stopped.
 
-    The learning rate warms up linearly and then falls to zero along a cosine.
+    They and `averaged` are on the device that computes; the generator is on the CPU. The learning rate warms
+    up linearly and then falls to zero along a cosine.
     """
     run.mkdir(parents=True, exist_ok=True)
     parameters = [p for model in models.values() for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-3)
     state_file, first, spent = run / "state.pt", 0, 0.0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location=device, weights_only=True)
         for name, model in models.items():
             model.load_state_dict(state["models"][name])
             averaged[name].load_state_dict(state["averaged"][name])
@@ -80,7 +82,7 @@ def fit(
         scale = min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
             group["lr"] = lr * scale
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             value = loss(step, generator)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
@@ -88,16 +90,16 @@ def fit(
         optimiser.step()
         for name, model in models.items():
             average(averaged[name], model, step, decay)
-        recent.append(value.item())
+        recent.append(value.detach())  # not yet a number: the host would wait for the GPU
         if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-            seconds = time.time() - began
+            mean, seconds = torch.stack(recent).double().mean().item(), time.time() - began
             left = seconds / (step + 1) * (steps - step - 1)
             print(
-                f"step {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s, {left:.0f} s left",
+                f"step {step + 1}/{steps} loss {mean:.4f} {seconds:.0f} s, {left:.0f} s left",
                 flush=True,
             )
             with (run / "loss.csv").open("a") as log:
-                log.write(f"{step + 1},{np.mean(recent):.6f},{seconds:.1f}\n")
+                log.write(f"{step + 1},{mean:.6f},{seconds:.1f}\n")
             recent = []
             temporary = run / "state.tmp"
             torch.save(
