@@ -20,6 +20,7 @@ AVERAGED = dict(momentum=0.9, noise_samples=4, step_size=4 / 255)
 TUNED = {
     "advdm": AVERAGED | dict(step_size=2 / 255),
     "photoguard": dict(momentum=0.9),
+    "fsmg": AVERAGED | dict(step_size=2 / 255),
     "aspl": AVERAGED | dict(step_size=2 / 255),
     "mist": AVERAGED | dict(weight=3.0),
     "simac": dict(momentum=0.9, interference=10.0),
