@@ -30,6 +30,7 @@ TUNED = {
     "antipure": AVERAGED,
     "antipure-pfg": AVERAGED,
     "antipure-etg": AVERAGED,
+    "end-to-end": dict(iterations=4),
 }
 SETTINGS = dict(eta=16 / 255, steps=50, samples=16, learning=None, options=TUNED)
 PEOPLE = 8  # the first so many of `identities()`
