@@ -17,13 +17,12 @@ import train_ddpm
 import train_sd
 from diffusers import DDPMPipeline, StableDiffusionPipeline
 from rare_word import make_heard
+from training import starting_weights
 
 
 def averaged(run: Path, name: str, model: torch.nn.Module) -> torch.nn.Module:
     """The model with the run's averaged weights."""
-    model.load_state_dict(
-        torch.load(run / "state.pt", map_location="cpu", weights_only=True)["averaged"][name]
-    )
+    model.load_state_dict(starting_weights(run, name))
     return model.eval()
 
 
