@@ -49,7 +49,12 @@ PARTS = {
         purifiers=["gridpure10", "gridpure20", "gridpure30"],
     ),
     "ablation": dict(protections=ABLATION, purifiers=CHAIN),
-    "dreambooth": dict(protections=PAPER, purifiers=CHAIN, customizers=["dreambooth"]),
+    "dreambooth": dict(
+        protections=["none", "random", "antipure"], purifiers=CHAIN, customizers=["dreambooth"], seeds=[0, 1]
+    ),
+    "dreambooth rivals": dict(
+        protections=["antipure-paper", *RIVALS], purifiers=CHAIN, customizers=["dreambooth"]
+    ),
     "transfer": dict(protections=PAPER, purifiers=["jpeg75", "diffpure100", "waifu2x"]),
     "full grid": dict(
         protections=PAPER + ABLATION + OTHERS,

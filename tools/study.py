@@ -39,7 +39,7 @@ def run(out: Path, cache: Path, people: list[str], hours: float, workers: int) -
 def report(out: Path, people: list[str]) -> None:
     """How many cells of each part are finished."""
     for line in coverage(list(finished_rows(out).values()), people):
-        print(f"{line['part']:12} {line['finished']:4} of {line['cells']} cells")
+        print(f"{line['part']:17} {line['finished']:4} of {line['cells']} cells")
 
 
 if __name__ == "__main__":
