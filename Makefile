@@ -72,7 +72,8 @@ models: $(READY) ## train the small models anew, in hours on two cores: into run
 	$(BIN)/python tools/train_ddpm.py runs/faces data/photos runs/ddpm
 	$(BIN)/python tools/train_vae.py runs/faces runs/vae_1
 	$(BIN)/python tools/train_vae.py runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae --start runs/vae_2 $(VAE_2) --steps 2400
+	$(BIN)/python tools/train_vae.py runs/faces runs/vae_3 --start runs/vae_2 $(VAE_2) --steps 2400
+	$(BIN)/python tools/train_vae.py runs/faces runs/vae --start runs/vae_3 $(VAE_2) --steps 6000 --decoder-only
 	$(BIN)/python tools/train_sd.py runs/faces runs/vae_2 runs/sd_1
 	$(BIN)/python tools/train_sd.py runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
 	$(BIN)/python tools/export_models.py runs data/models

@@ -33,6 +33,13 @@ def check_finite(**numbers: float) -> None:
             raise ValueError(f"{name} must be a finite number, got {number!r}")
 
 
+def check_positive(**numbers: float | None) -> None:
+    """Raises ValueError naming the first that isn't greater than 0; None passes."""
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} must be positive, got {number}")
+
+
 def check_path(path: str | os.PathLike) -> Path:
     """The path, if it names anything. Raises ValueError for no path at all."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .checks import check_counts
+from .checks import check_counts, check_positive
 from .fine_tune import FUSED_ADAM, CustomizeState, check_size, latents, train_steps, working_copy
 from .generate import generate
 from .images import atomic
@@ -44,6 +44,7 @@ FULL_SIZE = {
         "n_prior": 200,
         "train_text_encoder": False,
         "batch": 1,
+        "snr_gamma": None,
         "gradient_checkpointing": True,
     },
     "lora": {
@@ -53,6 +54,7 @@ FULL_SIZE = {
         "rank": 4,
         "layers": ATTENTION,
         "batch": 1,
+        "snr_gamma": None,
         "gradient_checkpointing": True,
     },
 }
@@ -74,26 +76,25 @@ def dreambooth_steps(
     batch: int = 4,  # photos a step, and as many prior images
     seed: int = 0,
     dtype: torch.dtype | None = None,  # autocast to it, for example torch.bfloat16; None: float32
+    snr_gamma: float | None = 5.0,  # of min-SNR (see `timestep_weights`); None: every timestep counts alike
     gradient_checkpointing: bool = False,  # the UNet's: less memory, the same bits, a third more time
     eight_bit_adam: bool = False,  # bitsandbytes' AdamW, a quarter of the optimiser's memory; CUDA
 ) -> Iterator[CustomizeState]:
     """Fine-tune the UNet and the text encoder until `prompt` means the subject; a `CustomizeState` a step.
 
-    AdamW on E[ ‖ε_θ(z_t,t,c) − ε‖² + λ·‖ε_θ(z'_t',t',c_class) − ε'‖² ], z = VAE latents, each ‖·‖² a mean.
-    (DreamBooth eq. 2 in ε, without its timestep weights.) The second term, on images of the class, keeps the
-    model from forgetting what other people look like. The VAE is frozen.
+    AdamW on E[ w_t·‖ε_θ(z_t,t,c) − ε‖² + λ·w_t·‖ε_θ(z'_t,t,c_class) − ε'‖² ], z = VAE latents, each ‖·‖² a
+    mean. (DreamBooth eq. 2 in ε, with the weights of min-SNR.) The second term, on images of the class, keeps
+    the model from forgetting what other people look like. The VAE is frozen.
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. The networks stay in evaluation mode (no
     dropout). For Stable Diffusion: `FULL_SIZE["dreambooth"]`; `save_pretrained` writes what diffusers reads
     back. Raises ValueError for bad images or images not of the model's size, steps, batch or n_prior < 1,
-    lr or text_lr ≤ 0, prior_weight < 0; ImportError for eight_bit_adam without bitsandbytes.
+    lr, text_lr or snr_gamma ≤ 0, prior_weight < 0; ImportError for eight_bit_adam without bitsandbytes.
     """
     check_counts(steps=steps, batch=batch, n_prior=n_prior)
     adam = _adam(eight_bit_adam)
     text_lr = lr if text_lr is None else text_lr
-    for name, value in (("lr", lr), ("text_lr", text_lr)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    check_positive(lr=lr, text_lr=text_lr, snr_gamma=snr_gamma)
     if not prior_weight >= 0:
         raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
     images = check_size(pipe, images, "images")
@@ -115,7 +116,7 @@ def dreambooth_steps(
             del others  # 200 of 512 px are 0.6 GB
         generator = torch.Generator().manual_seed(seed)
         weights = {"prior": prior_weight}
-        options = {"dtype": dtype, "decay": decay, "text_lr": text_lr, "adam": adam}
+        options = {"dtype": dtype, "decay": decay, "text_lr": text_lr, "adam": adam, "snr_gamma": snr_gamma}
         yield from train_steps(trained, groups, weights, steps, lr, batch, generator, **options)
 
     return run()
@@ -138,6 +139,7 @@ def lora_steps(
     batch: int = 4,  # photos a step
     seed: int = 0,
     dtype: torch.dtype | None = None,  # autocast to it and keep frozen weights in it; None: float32
+    snr_gamma: float | None = 5.0,  # of min-SNR (see `timestep_weights`); None: every timestep counts alike
     gradient_checkpointing: bool = False,  # the UNet's: less memory, the same bits, a third more time
 ) -> Iterator[CustomizeState]:
     """Learn a low-rank change of the UNet's layers; a `CustomizeState` a step.
@@ -152,11 +154,10 @@ def lora_steps(
     mixture can't be computed with: use `generate`, or load what `save_lora` wrote.
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
-    not of the model's size, steps, batch or rank < 1, lr ≤ 0.
+    not of the model's size, steps, batch or rank < 1, lr or snr_gamma ≤ 0.
     """
     check_counts(steps=steps, batch=batch, rank=rank)
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr}")
+    check_positive(lr=lr, snr_gamma=snr_gamma)
     images = check_size(pipe, images, "images")
 
     def run() -> Iterator[CustomizeState]:
@@ -168,7 +169,8 @@ def lora_steps(
             trained.unet.enable_gradient_checkpointing()
         groups = {"instance": (latents(trained, images, batch), prompt)}
         generator = torch.Generator().manual_seed(seed)
-        yield from train_steps(trained, groups, {}, steps, lr, batch, generator, dtype, decay)
+        options = {"dtype": dtype, "decay": decay, "snr_gamma": snr_gamma}
+        yield from train_steps(trained, groups, {}, steps, lr, batch, generator, **options)
 
     return run()
 

@@ -16,7 +16,7 @@ from .checks import check_pipe
 from .diffusion import add_noise, alpha_bars
 from .generate import autocast
 from .images import check_image, to_model
-from .noise import randint, randn
+from .noise import randn, stratified
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, StableDiffusionPipeline
@@ -46,10 +46,16 @@ def train_steps(
     decay: bool = False,  # the learning rates fall to 0 along a cosine
     text_lr: float | None = None,  # of the text encoder; None: lr
     adam: Callable[..., torch.optim.Optimizer] = FUSED_ADAM,
+    snr_gamma: float | None = None,  # of `timestep_weights`; None: every timestep counts alike
 ) -> Iterator[CustomizeState]:
-    """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share."""
+    """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share.
+
+    A step's images, the same number of each group, stand at timesteps that are spread evenly over 0 … T−1
+    (see `stratified`); one image is at a uniform timestep.
+    """
     scheduler, device = pipe.scheduler, pipe.unet.device
-    alpha_bar = alpha_bars(scheduler, device)
+    alpha_bar, timesteps = alpha_bars(scheduler, device), scheduler.config.num_train_timesteps
+    weight = timestep_weights(scheduler, alpha_bar, snr_gamma)
     rates = {pipe.unet: lr, pipe.text_encoder: lr if text_lr is None else text_lr}
     learned = [
         {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate}
@@ -67,12 +73,13 @@ def train_steps(
     for step in range(1, steps + 1):
         z0 = torch.cat([_draw(mean, std, batch, generator) for (mean, std), _ in groups.values()])
         eps = randn(z0.shape, generator, device)
-        t = randint(0, scheduler.config.num_train_timesteps, (len(z0),), generator, device)
+        t = (timesteps * stratified(batch, generator, device)).long().repeat(len(groups))
         z_t = add_noise(z0, eps, t, alpha_bar)
         with autocast(pipe, dtype):
             c = text().repeat_interleave(batch, dim=0)
             prediction = pipe.unet(z_t, t, c).sample.float()
         errors = (prediction - training_target(scheduler, z0, eps, alpha_bar[t])).square()
+        errors = weight[t] * errors.flatten(1).mean(dim=1)
         losses = dict(zip(groups, errors.reshape(len(groups), -1).mean(dim=1), strict=True))
         loss = sum(weights.get(name, 1.0) * part for name, part in losses.items())
         scaler.scale(loss).backward()
@@ -106,6 +113,22 @@ def training_target(
         a = alpha_bar.view(-1, 1, 1, 1)
         return a.sqrt() * eps - (1 - a).sqrt() * z0
     raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon or v_prediction")
+
+
+def timestep_weights(
+    scheduler: "DDPMScheduler", alpha_bar: torch.Tensor, snr_gamma: float | None
+) -> torch.Tensor:
+    """Min-SNR: min(SNR_t, γ)/SNR_t for a model that predicts ε, min(SNR_t, γ)/(SNR_t + 1) for one that
+    predicts v, with SNR_t = ᾱ_t/(1−ᾱ_t); 1 for γ = None. alpha_bar: ᾱ_t of each weight wanted.
+
+    What counts is then the error of ẑ0 times min(SNR_t, γ): a mistake in ε at a small t hardly changes the
+    image, but costs the plain loss as much as one that does.  (Hang et al. 2023, arXiv 2303.09556, sect. 3.4)
+    """
+    if snr_gamma is None:
+        return torch.ones_like(alpha_bar)
+    snr = alpha_bar / (1 - alpha_bar)
+    whole = snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr
+    return snr.clamp(max=snr_gamma) / whole
 
 
 def posterior(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,14 @@
 """Customization against loops written with diffusers' and torch's own functions, on a tiny random model."""
 
 import copy
+import math
 import sys
 from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.training_utils import compute_snr
 from peft import get_peft_model_state_dict
 from tiny import tiny_stable_diffusion
 
@@ -22,7 +24,8 @@ from antipure_lib.customize import (
     lora_steps,
     save_lora,
 )
-from antipure_lib.fine_tune import latents, train_steps, working_copy
+from antipure_lib.diffusion import alpha_bars
+from antipure_lib.fine_tune import latents, timestep_weights, train_steps, working_copy
 from antipure_lib.generate import generate
 from antipure_lib.memory import peak_bytes
 from antipure_lib.noise import image_generators
@@ -93,7 +96,14 @@ def test_generate_names_a_bad_count(pipe, argument):
 # DreamBooth
 
 
-def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, decay):
+def min_snr(scheduler, t, gamma):
+    """diffusers' weights of its training scripts' `--snr_gamma`, from its own `compute_snr`."""
+    snr = compute_snr(scheduler, t)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    return torch.minimum(snr, torch.full_like(snr, gamma)) / (snr + 1 if velocity else snr)
+
+
+def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, decay, gamma):
     """DreamBooth once more, written with diffusers' scheduler, `encode_prompt` and torch's own loss.
 
     The draws come in the library's order: photos, their latents' noise, prior images, their noise, ε, t.
@@ -114,9 +124,10 @@ def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, dec
             latents.append((posterior.mean + posterior.std * noise).detach() * pipe.vae.config.scaling_factor)
         z0 = torch.cat(latents)
         eps = torch.randn(z0.shape, generator=generator)
-        t = torch.randint(0, 1000, (len(z0),), generator=generator)
+        n = len(instance)
+        first = torch.rand(1, generator=generator).item()  # the rest of t a n-th apart, for both sets alike
+        t = torch.tensor([math.floor(1000 * ((first + k / n) % 1)) for k in range(n)] * 2)
         with torch.enable_grad():
-            n = len(instance)
             c = [
                 pipe.encode_prompt(p, "cpu", n, do_classifier_free_guidance=False)[0]
                 for p in (PROMPT, CLASS_PROMPT)
@@ -126,8 +137,10 @@ def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, dec
             target = eps
         else:
             target = pipe.scheduler.get_velocity(z0, eps, t)
-        loss = F.mse_loss(prediction[:n], target[:n])
-        loss = loss + prior_weight * F.mse_loss(prediction[n:], target[n:])
+        errors = F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))
+        if gamma is not None:
+            errors = errors * min_snr(pipe.scheduler, t, gamma)
+        loss = errors[:n].mean() + prior_weight * errors[n:].mean()
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -142,20 +155,39 @@ def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, dec
 
 
 @pytest.mark.parametrize(
-    ("prediction_type", "decay", "text_lr"), [("epsilon", True, None), ("v_prediction", False, 5e-3)]
+    ("prediction_type", "decay", "text_lr", "gamma"),
+    [("epsilon", True, None, 5.0), ("epsilon", True, None, None), ("v_prediction", False, 5e-3, 2.0)],
 )
-def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay, text_lr):
+def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay, text_lr, gamma):
     pipe = tiny_stable_diffusion(prediction_type=prediction_type)
     instance, prior = photos(4), photos(4, seed=1)
     options = {"steps": 3, "lr": 1e-3, "text_lr": text_lr, "prior_weight": 0.7, "seed": 3, "decay": decay}
-    losses, expected = reference(pipe, instance, prior, **options)
-    states = list(dreambooth_steps(pipe, instance, prior_images=prior, **options))
+    losses, expected = reference(pipe, instance, prior, gamma=gamma, **options)
+    states = list(dreambooth_steps(pipe, instance, prior_images=prior, snr_gamma=gamma, **options))
     assert [state.step for state in states] == [1, 2, 3]
     assert torch.allclose(torch.stack([state.loss for state in states]), torch.tensor(losses), rtol=1e-4)
     theirs, ours = weights(expected), weights(states[-1].pipe)
     # Adam's first steps divide by |gradient|: where that is all but zero, rounding decides the direction.
     near = torch.cat([((theirs[name] - ours[name]).abs() < 1e-4).flatten() for name in ours])
     assert near.float().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weighs_the_error_of_the_image(kind):
+    """Whatever the model predicts, min-SNR's loss is min(SNR, γ)·‖ẑ0 − z0‖²."""
+    scheduler, gamma = tiny_stable_diffusion(prediction_type=kind).scheduler, 5.0
+    alpha_bar, g = alpha_bars(scheduler).double(), torch.Generator().manual_seed(0)
+    z0, eps, predicted = torch.randn((3, 1000), generator=g, dtype=torch.float64)
+    z_t = alpha_bar.sqrt() * z0 + (1 - alpha_bar).sqrt() * eps
+    if kind == "epsilon":
+        target, z0_hat = eps, (z_t - (1 - alpha_bar).sqrt() * predicted) / alpha_bar.sqrt()
+    else:
+        target = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * z0
+        z0_hat = alpha_bar.sqrt() * z_t - (1 - alpha_bar).sqrt() * predicted
+    found = timestep_weights(scheduler, alpha_bar, gamma) * (predicted - target).square()
+    expected = (alpha_bar / (1 - alpha_bar)).clamp(max=gamma) * (z0_hat - z0).square()
+    assert torch.allclose(found, expected, rtol=1e-9)
+    assert torch.equal(timestep_weights(scheduler, alpha_bar, None), torch.ones_like(alpha_bar))
 
 
 def test_dreambooth_leaves_the_callers_pipeline_alone(pipe):
@@ -451,6 +483,7 @@ FEW = {"steps": 1, "prior_weight": 0}
         ({"lr": 0}, "lr must be positive"),
         ({"lr": float("nan")}, "lr must be positive"),
         ({"text_lr": 0}, "text_lr must be positive"),
+        ({"snr_gamma": 0}, "snr_gamma must be positive"),
         ({"prior_weight": -1}, "prior_weight must not be negative"),
         ({"prior_images": photos()[..., :8]}, "prior_images: 16×8 pixels.*size=16"),
         ({"prior_images": photos() * 255}, "prior_images must lie in"),

@@ -1,8 +1,11 @@
 import copy
 
 import pytest
+import scipy.stats
 import torch
 from diffusers import DDPMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antipure_lib.diffusion import (
     add_noise,
@@ -15,7 +18,7 @@ from antipure_lib.diffusion import (
     reverse_step,
     sample_size,
 )
-from antipure_lib.noise import image_generators, randint, randn
+from antipure_lib.noise import image_generators, randint, randn, stratified
 
 SHAPE = (2, 3, 4, 4)
 
@@ -163,6 +166,19 @@ def test_an_images_noise_depends_on_seed_and_position_alone():
     assert not torch.equal(four[1], randn((1, 3, 8, 8), image_generators(6, 1))[0])  # (5, 1) isn't (6, 0)
     with pytest.raises(ValueError, match="seed"):
         image_generators(-1, 2)
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32))
+def test_stratified_numbers_are_evenly_spaced(n, seed):
+    drawn = stratified(n, torch.Generator().manual_seed(seed)).double().sort().values
+    assert drawn.min() >= 0 and drawn.max() < 1
+    assert torch.allclose(drawn.diff(), torch.full((n - 1,), 1 / n, dtype=torch.float64), atol=1e-6)
+
+
+def test_each_stratified_number_is_uniform():
+    g = torch.Generator().manual_seed(0)
+    drawn = torch.stack([stratified(3, g) for _ in range(4000)])
+    assert all(scipy.stats.kstest(column, "uniform").pvalue > 1e-3 for column in drawn.T.numpy())
 
 
 def test_noise_is_standard_normal_and_integers_cover_their_range():

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.training_utils import compute_snr
 from test_latent_attacks import (
     PROMPT,
     assert_same_step,
@@ -92,11 +93,13 @@ def train(pipe, subject, prior, g, steps, lr):
             found.append(reference_latents(pipe, images[order], g).detach())
         z0 = torch.cat(found)
         eps = torch.randn(z0.shape, generator=g)
-        t = torch.randint(0, 1000, (len(z0),), generator=g)
+        first, n = torch.rand(1, generator=g).item(), len(subject)  # the rest of t a n-th apart
+        t = torch.tensor([int(1000 * ((first + k / n) % 1)) for k in range(n)] * 2)
         prompts = [PROMPT] * len(subject) + [CLASS_PROMPT] * len(prior)
         c = pipe.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
         errors = (pipe.unet(pipe.scheduler.add_noise(z0, eps, t), t, c).sample - eps).square()
-        loss = errors[: len(subject)].mean() + errors[len(subject) :].mean()
+        errors = errors.mean((1, 2, 3)) * (5 / compute_snr(pipe.scheduler, t)).clamp(max=1)
+        loss = errors[:n].mean() + errors[n:].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
