@@ -33,6 +33,7 @@ CUSTOMIZERS = {"dreambooth": dreambooth, "lora": lora}
 CUSTOMIZER_STEPS = {"dreambooth": dreambooth_steps, "lora": lora_steps}  # with their defaults
 PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
 CLASS_PROMPT = "a photo of a person"
+PRIOR = 64  # images of the class for DreamBooth
 
 
 class Cell(NamedTuple):
@@ -194,8 +195,8 @@ def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[to
 
 def _prior(cell: Cell, world: World) -> torch.Tensor:
     seed = _seed(cell, "prior")
-    made_from = ("prior", CLASS_PROMPT, seed, defaults(generate), _models(world)[1], *_machine(world))
-    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=16, seed=seed))[0]
+    made_from = ("prior", CLASS_PROMPT, PRIOR, seed, defaults(generate), _models(world)[1], *_machine(world))
+    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=PRIOR, seed=seed))[0]
 
 
 def _seed(cell: Cell, role: str) -> int:

@@ -6,12 +6,14 @@
     python tools/measure.py prompts     # detected faces; do hair and background follow the prompt?
     python tools/measure.py customize   # DreamBooth and LoRA on clean photos against the calibration
     python tools/measure.py rare_word   # DreamBooth of tuning people, the word `sks` untrained and as it is
+    python tools/measure.py prior       # DreamBooth of tuning people with 16 and with 64 prior pictures
 
 Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and
 the tuning people (seeds from 8500) are neither trained on nor reported.
 """
 
 import argparse
+import itertools
 import json
 import os
 import time
@@ -60,6 +62,11 @@ def write_json(path: Path, values: dict) -> None:
     temporary.write_text(text)
     os.replace(temporary, path)
     print(text)
+
+
+def rendered(person: int) -> torch.Tensor:
+    """Twelve photos of a rendered person, 12×3×64×64 in [0, 1]: the last four are for the judge alone."""
+    return torch.from_numpy(photos_of(person, 12, 64)[0]).permute(0, 3, 1, 2).float() / 255
 
 
 def spread(values) -> dict:
@@ -190,20 +197,23 @@ def score(judge: Judge, pipe, reference: torch.Tensor, strangers: list[torch.Ten
     return values
 
 
-def customize(judge: Judge, people: int = 6) -> None:
-    """DreamBooth and LoRA on four clean photos (set B), judged against set C and against other people."""
+def customize(judge: Judge, people: int = 6, seeds: range = range(2)) -> None:
+    """DreamBooth and LoRA on four clean photos (set B), judged against set C and against other people.
+
+    A person's figure is the mean over the seeds; the spread is over people.
+    """
     pipe = load_stable_diffusion()
     names = identities()[:people]
     embedded = {name: judge.embed(load_faces(name, "C")) for name in identities()}
     rows = []
     methods = {"dreambooth": dreambooth, "lora": lora}
     for method, run in methods.items():
-        for name in names:
+        for name, seed in itertools.product(names, seeds):
             began = time.time()
-            trained = run(pipe, load_faces(name, "B"), seed=0, dtype=pick_dtype(pipe.unet.device))
+            trained = run(pipe, load_faces(name, "B"), seed=seed, dtype=pick_dtype(pipe.unet.device))
             seconds = time.time() - began
             strangers = [faces_of for other, faces_of in embedded.items() if other != name]
-            row = dict(method=method, identity=name, seconds=seconds)
+            row = dict(method=method, identity=name, seed=seed, seconds=seconds)
             rows.append(row | score(judge, trained, embedded[name], strangers))
             print(rows[-1], flush=True)
     own = {name: judge.embed(load_faces(name, "B")) for name in names}
@@ -212,13 +222,14 @@ def customize(judge: Judge, people: int = 6) -> None:
         "ism of set B": spread([judge.ism(own[n], embedded[n]) for n in names]),
         "ism of others": spread([judge.ism(own[m], embedded[n]) for n in names for m in names if m != n]),
     }
-    summary = {
-        method: {
-            key: spread([r[key] for r in rows if r["method"] == method])
-            for key in ("ism", "distance", "same_person", "fdfr", "seconds", "distance_to_others")
-        }
-        for method in methods
-    }
+
+    def of_people(method: str, key: str) -> dict:
+        """Mean over each person's seeds, then the spread over people."""
+        found = [[r[key] for r in rows if (r["method"], r["identity"]) == (method, name)] for name in names]
+        return spread(torch.tensor(found, dtype=torch.float64).nanmean(1))
+
+    judged = ("ism", "distance", "same_person", "fdfr", "seconds", "distance_to_others")
+    summary = {method: {key: of_people(method, key) for key in judged} for method in methods}
     write_json(
         ROOT / "data/results/nano_customize.json",
         dict(
@@ -238,7 +249,7 @@ def rare_word(judge: Judge, people: range = range(8500, 8504)) -> None:
     prompts have come apart.
     """
     kinds = {"untrained": None, "heard": (SIZE, SEED)}
-    photos = {k: torch.from_numpy(photos_of(k, 12, 64)[0]).permute(0, 3, 1, 2).float() / 255 for k in people}
+    photos = {k: rendered(k) for k in people}
     rows = []
     for name, drawn in kinds.items():
         pipe = load_stable_diffusion()
@@ -268,9 +279,25 @@ def rare_word(judge: Judge, people: range = range(8500, 8504)) -> None:
     write_json(ROOT / "data/results/nano_rare_word.json", values)
 
 
+def prior(judge: Judge, people: range = range(8500, 8508), sizes: tuple = (16, 64), seed: int = 2) -> None:
+    """DreamBooth on four clean photos of tuning people, with few and with more pictures of the class."""
+    pipe = load_stable_diffusion()
+    dtype = pick_dtype(pipe.unet.device)
+    rows = []
+    for person, n in itertools.product(people, sizes):
+        x = rendered(person)
+        trained = dreambooth(pipe, x[4:8], n_prior=n, seed=seed, dtype=dtype)
+        rows.append(dict(n_prior=n, person=person, seed=seed) | score(judge, trained, judge.embed(x[8:])))
+        print(rows[-1], flush=True)
+    keys = ("ism", "distance", "same_person", "fdfr")
+    summary = {n: {key: spread([r[key] for r in rows if r["n_prior"] == n]) for key in keys} for n in sizes}
+    values = dict(made_by="python tools/measure.py prior", summary=summary, rows=rows)
+    write_json(ROOT / "data/results/nano_prior.json", values)
+
+
 if __name__ == "__main__":
     parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize)
-    parts |= dict(rare_word=rare_word)
+    parts |= dict(rare_word=rare_word, prior=prior)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
