@@ -47,6 +47,7 @@ def train_steps(
     text_lr: float | None = None,  # of the text encoder; None: lr
     adam: Callable[..., torch.optim.Optimizer] = FUSED_ADAM,
     snr_gamma: float | None = None,  # of `timestep_weights`; None: every timestep counts alike
+    warmup: int = 0,  # steps over which the learning rates rise to their value
 ) -> Iterator[CustomizeState]:
     """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share.
 
@@ -63,9 +64,12 @@ def train_steps(
     ]
     optimizer = adam(learned)
     parameters = [p for group in learned for p in group["params"]]
-    decayed = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: 0.5 * (1 + math.cos(math.pi * k / steps)) if decay else 1.0
-    )
+
+    def factor(k: int) -> float:
+        fall = 0.5 * (1 + math.cos(math.pi * k / steps)) if decay else 1.0
+        return fall * min(1.0, (k + 1) / max(warmup, 1))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     # float16's small gradients would vanish: the scaler enlarges the loss. Elsewhere it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
@@ -87,7 +91,7 @@ def train_steps(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         scaler.step(optimizer)
         scaler.update()
-        decayed.step()
+        schedule.step()
         optimizer.zero_grad()
         yield CustomizeState(
             step, loss.detach(), {name: part.detach() for name, part in losses.items()}, pipe

@@ -84,9 +84,9 @@ def aspl_steps(
     """Anti-DreamBooth, ASPL: AdvDM on a surrogate that keeps learning the photos.  (arXiv 2303.15433)
 
     A round: θ' ← θ trained on clean set A; PGD against θ'; θ ← θ trained on the perturbed photos. Training is
-    DreamBooth's, as in `dreambooth_steps`, with a new optimiser each time. PGD is one run: momentum and noise
-    go on from round to round. The authors run 50 rounds of 3, 6 and 3 steps, one photo a training step; their
-    budget of 0.05 and step of 0.005 in [−1, 1] are 6.4/255 and 0.64/255.
+    DreamBooth's, as in `dreambooth_steps`, at a constant rate and with a new optimiser each time. PGD is one
+    run: momentum and noise go on from round to round. The authors run 50 rounds of 3, 6 and 3 steps, with one
+    photo a training step; their budget of 0.05 and step of 0.005 in [−1, 1] are 6.4/255 and 0.64/255.
 
     x: 3×H×W or N×3×H×W in [0, 1], of the model's size. make_loss: (surrogate, embed) → loss for `pgd`.
     States: see `PGDState`, term "loss" or make_loss's. Errors as in `fsmg_steps`, and ValueError for

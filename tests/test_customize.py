@@ -103,7 +103,7 @@ def min_snr(scheduler, t, gamma):
     return torch.minimum(snr, torch.full_like(snr, gamma)) / (snr + 1 if velocity else snr)
 
 
-def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, decay, gamma):
+def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, decay, gamma, warmup):
     """DreamBooth once more, written with diffusers' scheduler, `encode_prompt` and torch's own loss.
 
     The draws come in the library's order: photos, their latents' noise, prior images, their noise, ε, t.
@@ -113,7 +113,10 @@ def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, dec
     parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
     text = {"params": pipe.text_encoder.parameters(), "lr": text_lr or lr}
     optimizer = torch.optim.AdamW([{"params": pipe.unet.parameters()}, text], lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps) if decay else None
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)] if decay else []
+    if warmup > 1:
+        rise = {"start_factor": 1 / warmup, "total_iters": warmup - 1}
+        schedules.append(torch.optim.lr_scheduler.LinearLR(optimizer, **rise))
     losses = []
     for _ in range(steps):
         latents = []
@@ -149,20 +152,25 @@ def reference(pipe, instance, prior, steps, lr, text_lr, prior_weight, seed, dec
             if p.grad is not None:
                 p.grad *= min(1.0, 1.0 / (norm.item() + 1e-6))
         optimizer.step()
-        if schedule:
+        for schedule in schedules:
             schedule.step()
     return losses, pipe
 
 
 @pytest.mark.parametrize(
-    ("prediction_type", "decay", "text_lr", "gamma"),
-    [("epsilon", True, None, 5.0), ("epsilon", True, None, None), ("v_prediction", False, 5e-3, 2.0)],
+    ("prediction_type", "decay", "text_lr", "gamma", "warmup"),
+    [
+        ("epsilon", True, None, 5.0, 2),
+        ("epsilon", True, None, None, 0),
+        ("v_prediction", False, 5e-3, 2.0, 3),
+    ],
 )
-def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay, text_lr, gamma):
+def test_dreambooth_equals_a_loop_written_with_diffusers(prediction_type, decay, text_lr, gamma, warmup):
     pipe = tiny_stable_diffusion(prediction_type=prediction_type)
     instance, prior = photos(4), photos(4, seed=1)
-    options = {"steps": 3, "lr": 1e-3, "text_lr": text_lr, "prior_weight": 0.7, "seed": 3, "decay": decay}
-    losses, expected = reference(pipe, instance, prior, gamma=gamma, **options)
+    options = {"steps": 3, "lr": 1e-3, "text_lr": text_lr, "prior_weight": 0.7, "seed": 3}
+    options |= {"decay": decay, "warmup": warmup / 3}
+    losses, expected = reference(pipe, instance, prior, gamma=gamma, **options | {"warmup": warmup})
     states = list(dreambooth_steps(pipe, instance, prior_images=prior, snr_gamma=gamma, **options))
     assert [state.step for state in states] == [1, 2, 3]
     assert torch.allclose(torch.stack([state.loss for state in states]), torch.tensor(losses), rtol=1e-4)
@@ -484,6 +492,7 @@ FEW = {"steps": 1, "prior_weight": 0}
         ({"lr": float("nan")}, "lr must be positive"),
         ({"text_lr": 0}, "text_lr must be positive"),
         ({"snr_gamma": 0}, "snr_gamma must be positive"),
+        ({"warmup": 30}, "warmup must be a share"),
         ({"prior_weight": -1}, "prior_weight must not be negative"),
         ({"prior_images": photos()[..., :8]}, "prior_images: 16×8 pixels.*size=16"),
         ({"prior_images": photos() * 255}, "prior_images must lie in"),

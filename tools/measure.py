@@ -6,7 +6,7 @@
     python tools/measure.py prompts     # detected faces; do hair and background follow the prompt?
     python tools/measure.py customize   # DreamBooth and LoRA on clean photos against the calibration
     python tools/measure.py rare_word   # DreamBooth of tuning people, the word `sks` untrained and as it is
-    python tools/measure.py prior       # DreamBooth of tuning people with 16 and with 64 prior pictures
+    python tools/measure.py warmup      # DreamBooth of tuning people with and without a warm-up
 
 Each writes its figures as JSON to data/results/nano_<name>.json. The calibration people (seeds from 8000) and
 the tuning people (seeds from 8500) are neither trained on nor reported.
@@ -37,7 +37,8 @@ from antipure_lib import (
     to_model,
 )
 from antipure_lib.benchmark import CLASS_PROMPT
-from antipure_lib.customize import dreambooth, lora
+from antipure_lib.customize import dreambooth, dreambooth_steps, lora
+from antipure_lib.fine_tune import text_embeddings
 from antipure_lib.generate import generate
 from antipure_lib.images import from_model
 from antipure_lib.judge import Judge
@@ -279,25 +280,38 @@ def rare_word(judge: Judge, people: range = range(8500, 8504)) -> None:
     write_json(ROOT / "data/results/nano_rare_word.json", values)
 
 
-def prior(judge: Judge, people: range = range(8500, 8508), sizes: tuple = (16, 64), seed: int = 2) -> None:
-    """DreamBooth on four clean photos of tuning people, with few and with more pictures of the class."""
+def warmup(judge: Judge, people: range = range(8500, 8508), shares: tuple = (0, 0.1), seed: int = 2) -> None:
+    """DreamBooth on four clean photos of tuning people, without a warm-up and with one.
+
+    "apart": how far the embeddings of the two prompts are from each other, before and after ten steps.
+    """
     pipe = load_stable_diffusion()
     dtype = pick_dtype(pipe.unet.device)
     rows = []
-    for person, n in itertools.product(people, sizes):
+    for person, n in itertools.product(people, shares):
         x = rendered(person)
-        trained = dreambooth(pipe, x[4:8], n_prior=n, seed=seed, dtype=dtype)
-        rows.append(dict(n_prior=n, person=person, seed=seed) | score(judge, trained, judge.embed(x[8:])))
+        row = dict(warmup=n, person=person, seed=seed, apart_before=prompts_apart(pipe))
+        for state in dreambooth_steps(pipe, x[4:8], warmup=n, seed=seed, dtype=dtype):
+            if state.step == 10:
+                row["apart_after_10"] = prompts_apart(state.pipe)
+        rows.append(row | score(judge, state.pipe, judge.embed(x[8:])))
         print(rows[-1], flush=True)
-    keys = ("ism", "distance", "same_person", "fdfr")
-    summary = {n: {key: spread([r[key] for r in rows if r["n_prior"] == n]) for key in keys} for n in sizes}
-    values = dict(made_by="python tools/measure.py prior", summary=summary, rows=rows)
-    write_json(ROOT / "data/results/nano_prior.json", values)
+    keys = ("apart_before", "apart_after_10", "ism", "distance", "same_person", "fdfr")
+    summary = {n: {key: spread([r[key] for r in rows if r["warmup"] == n]) for key in keys} for n in shares}
+    values = dict(made_by="python tools/measure.py warmup", summary=summary, rows=rows)
+    write_json(ROOT / "data/results/nano_warmup.json", values)
+
+
+@torch.no_grad()
+def prompts_apart(pipe) -> float:
+    """Euclidean distance between the embeddings of the rare word's prompt and of the class's."""
+    person, anybody = text_embeddings(pipe, [PROMPT, CLASS_PROMPT])()
+    return float((person - anybody).norm())
 
 
 if __name__ == "__main__":
     parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize)
-    parts |= dict(rare_word=rare_word, prior=prior)
+    parts |= dict(rare_word=rare_word, warmup=warmup)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
