@@ -1,4 +1,4 @@
-"""What the study of data/results/study.csv consists of, and how much of it a table holds.
+"""What the study of data/results/ consists of, and how much of it a table holds.
 
 Each part is a grid. Everything is judged at one budget and one number of model calls, every protection with
 the best of the settings that a sweep tried on other people. The parts stand in the order of what they tell; a
