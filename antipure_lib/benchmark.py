@@ -16,7 +16,7 @@ from filelock import FileLock
 from .customize import dreambooth, dreambooth_steps, lora, lora_steps
 from .data import load_faces
 from .devices import pick_dtype
-from .digests import defaults, digest, weights_digest
+from .digests import default, defaults, digest, weights_digest
 from .generate import generate
 from .images import atomic
 from .judge import Judge
@@ -33,7 +33,6 @@ CUSTOMIZERS = {"dreambooth": dreambooth, "lora": lora}
 CUSTOMIZER_STEPS = {"dreambooth": dreambooth_steps, "lora": lora_steps}  # with their defaults
 PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
 CLASS_PROMPT = "a photo of a person"
-PRIOR = 64  # images of the class for DreamBooth
 
 
 class Cell(NamedTuple):
@@ -194,9 +193,9 @@ def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[to
 
 
 def _prior(cell: Cell, world: World) -> torch.Tensor:
-    seed = _seed(cell, "prior")
-    made_from = ("prior", CLASS_PROMPT, PRIOR, seed, defaults(generate), _models(world)[1], *_machine(world))
-    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=PRIOR, seed=seed))[0]
+    n, seed = default(dreambooth_steps, "n_prior"), _seed(cell, "prior")
+    made_from = ("prior", CLASS_PROMPT, n, seed, defaults(generate), _models(world)[1], *_machine(world))
+    return _kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=n, seed=seed))[0]
 
 
 def _seed(cell: Cell, role: str) -> int:

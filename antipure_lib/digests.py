@@ -41,6 +41,11 @@ def weights_digest(pipe: Any, names: tuple[str, ...]) -> str:
     return known[names][1]
 
 
+def default(function: Callable, argument: str) -> Any:
+    """The default value of a function's argument."""
+    return signature(function).parameters[argument].default
+
+
 def defaults(*functions: Callable) -> dict[str, str]:
     """The functions' default values: where one changes, so does what is made without naming it."""
     return {

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from inspect import signature
 from typing import NamedTuple
 
 import psutil
@@ -11,6 +10,7 @@ import torch
 from .benchmark import CUSTOMIZER_STEPS, CUSTOMIZERS, PROMPTS, Cell, World
 from .data import load_faces
 from .devices import pick_dtype
+from .digests import default
 from .freqpure import freqpure
 from .generate import generate
 from .protect import protect
@@ -72,11 +72,11 @@ def _protection(name: str, x: torch.Tensor, set_a: torch.Tensor, world: World) -
     steps = max(1, world.steps // given.get("noise_samples", 1))
     if name != "fsmg":
         # A surrogate that goes on learning does so once in a round of steps.
-        more = _default(aspl_steps, "round_steps") if name in ("aspl", "simac") else 1
+        more = default(aspl_steps, "round_steps") if name in ("aspl", "simac") else 1
         return _grown(lambda n: protect(name, x, steps=n, **given), steps, more)
     # Its surrogate is trained once, before the first step of the attack.
     attack = _grown(lambda n: protect(name, x, steps=n, surrogate_steps=1, **given), steps)
-    surrogate_steps = _default(fsmg_steps, "surrogate_steps")
+    surrogate_steps = default(fsmg_steps, "surrogate_steps")
     training = _grown(lambda n: protect(name, x, steps=1, surrogate_steps=n, **given), surrogate_steps)
     return attack + training
 
@@ -84,7 +84,7 @@ def _protection(name: str, x: torch.Tensor, set_a: torch.Tensor, world: World) -
 def _customizer(name: str, x: torch.Tensor, samples: int, world: World) -> float:
     dtype = pick_dtype(world.pipe.unet.device)
     options = {"dtype": dtype} | ({"prior_images": x} if name == "dreambooth" else {})
-    steps = world.learning or _default(CUSTOMIZER_STEPS[name], "steps")
+    steps = world.learning or default(CUSTOMIZER_STEPS[name], "steps")
     learning = _grown(lambda n: CUSTOMIZERS[name](world.pipe, x, steps=n, **options), steps)
     return learning + _seconds(lambda: generate(world.pipe, PROMPTS[0], n=4, dtype=dtype)) / 4 * samples
 
@@ -94,14 +94,10 @@ def _purifier(name: str, x: torch.Tensor, world: World) -> float:
     if kind not in PURIFIER_STEPS:
         return _seconds(lambda: purify(name, x, ddpm=world.ddpm))
     function, argument = PURIFIER_STEPS[kind]
-    amount = numbers.pop(argument, _default(function, argument)) * (
+    amount = numbers.pop(argument, default(function, argument)) * (
         numbers.pop("rounds", 1) if argument != "rounds" else 1
     )
     return _grown(lambda n: purify(kind, x, ddpm=world.ddpm, **numbers | {argument: n}), amount)
-
-
-def _default(function: Callable, argument: str) -> int:
-    return signature(function).parameters[argument].default
 
 
 def _grown(run: Callable[[int], object], amount: int, more: int = 1) -> float:

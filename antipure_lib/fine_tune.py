@@ -1,7 +1,7 @@
 """What every customization and every attacked surrogate share: the training loop of a latent model.
 
-The loss is E[ ‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few images; the VAE is frozen.  (Rombach et al. 2022,
-arXiv 2112.10752, eq. 3)
+The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few images; the VAE is frozen.  (Rombach et al.
+2022, arXiv 2112.10752, eq. 3, where w_t = 1; see `timestep_weights`)
 """
 
 import copy
