@@ -88,9 +88,9 @@ def dreambooth_steps(
     mean. (DreamBooth eq. 2 in ε, with the weights of min-SNR.) The second term, on images of the class, keeps
     the model from forgetting what other people look like. The VAE is frozen.
 
-    Adam's first steps have the size of the learning rate, however small the gradients are. At lr they can
-    teach the text encoder that both prompts mean the same, before the UNet has learned to tell them apart;
-    then the class is drawn under `prompt`, too. Hence the warm-up.
+    Adam's first steps have the size of the learning rate, however small the gradients are. At lr they teach
+    the text encoder that both prompts mean nearly the same, before the UNet has learned to tell them apart.
+    Most runs recover; in the others the class is drawn under `prompt`, too. Hence the warm-up.
 
     images: N×3×H×W in [0, 1]. Same seed, same device: same bits. The networks stay in evaluation mode (no
     dropout). For Stable Diffusion: `FULL_SIZE["dreambooth"]`; `save_pretrained` writes what diffusers reads
