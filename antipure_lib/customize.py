@@ -141,10 +141,10 @@ def lora_steps(
     pipe: "StableDiffusionPipeline",
     images: torch.Tensor,  # the subject's photos, at the model's size, [0, 1]
     prompt: str = "a photo of sks person",
-    steps: int = 150,
-    lr: float = 5e-3,
+    steps: int = 200,
+    lr: float = 7e-3,
     decay: bool = True,  # the learning rate falls to 0 along a cosine; False: constant
-    rank: int = 8,
+    rank: int = 16,
     layers: Sequence[str] = EVERY_LAYER,  # that are changed; ATTENTION: the usual ones of Stable Diffusion
     batch: int = 4,  # photos a step
     seed: int = 0,
