@@ -62,7 +62,7 @@ exercises: $(READY) ## write students' copies and solutions into build/exercises
 stamp: $(READY) ## write every notebook's Colab badge and bootstrap cell, after a change of the repository's address
 	$(BIN)/python tools/stamp_notebooks.py
 
-study: $(READY) ## go on with the benchmark behind data/results/study_next.csv (ARGS="--hours 2", ARGS=--list)
+study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/study.py $(ARGS)
 
 # Each step goes on where it stopped and is quick once it is done. VGG16's features serve as a loss alone.

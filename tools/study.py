@@ -1,9 +1,6 @@
 """The study: every cell of the shipped results, in the order of what they tell.
 
-The table grows beside data/results/study.csv, whose rows are of an older customization, and takes its place
-when it has the parts that the chapters read.
-
-    python tools/study.py                 # runs what data/results/study_next.csv lacks, to the end
+    python tools/study.py                 # runs what data/results/study.csv lacks, to the end
     python tools/study.py --hours 2       # stops after the cell in which two hours are over; resumable
     python tools/study.py --list          # how much of each part is there
 
@@ -19,7 +16,7 @@ from antipure_lib.benchmark_run import benchmark, finished_rows
 from antipure_lib.data import identities
 from antipure_lib.study import PEOPLE, SETTINGS, all_cells, coverage
 
-OUT = Path(__file__).resolve().parents[1] / "data/results/study_next.csv"
+OUT = Path(__file__).resolve().parents[1] / "data/results/study.csv"
 CACHE = Path("build/study")
 
 
