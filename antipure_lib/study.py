@@ -5,7 +5,7 @@ the best of the settings that a sweep tried on other people. The parts stand in 
 stopped study has finished the first ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .benchmark import Cell, plan
 from .protect import PROTECTIONS
@@ -45,7 +45,7 @@ PARTS = {
     "main": dict(protections=MAIN, purifiers=CHAIN),
     "rivals": dict(protections=RIVALS, purifiers=CHAIN),
     "iterations": dict(
-        protections=["none", "random", "antipure", "aspl"],
+        protections=["none", "random", "antipure", "aspl", "simac"],
         purifiers=["gridpure10", "gridpure20", "gridpure30"],
     ),
     "ablation": dict(protections=ABLATION, purifiers=CHAIN),
@@ -65,26 +65,37 @@ PARTS = {
 }
 
 
-def cells_of(part: str, people: Sequence[str]) -> list[Cell]:
-    """The cells of one part for these people; LoRA and seed 0 where the part doesn't say."""
+def cells_of(part: str, people: Sequence[str], seeds: Sequence[int] | None = None) -> list[Cell]:
+    """The cells of one part for these people; LoRA and seed 0 where the part doesn't say.
+
+    seeds: others than the part's, to repeat it.
+    """
     grid = dict(customizers=["lora"], seeds=[0]) | PARTS[part]
-    return plan(identities=people, **grid)
+    return plan(identities=people, **(grid if seeds is None else grid | dict(seeds=seeds)))
 
 
-def all_cells(people: Sequence[str]) -> list[Cell]:
-    """The cells of all parts, each once, a part after the other."""
-    return list(dict.fromkeys(cell for part in PARTS for cell in cells_of(part, people)))
+def all_cells(
+    people: Sequence[str], parts: Iterable[str] = PARTS, seeds: Sequence[int] | None = None
+) -> list[Cell]:
+    """The cells of the named parts, each once, a part after the other. seeds: see `cells_of`."""
+    return list(dict.fromkeys(cell for part in parts for cell in cells_of(part, people, seeds)))
 
 
-def coverage(rows: Sequence[Mapping[str, object]], people: Sequence[str]) -> list[dict[str, object]]:
+def coverage(
+    rows: Sequence[Mapping[str, object]],
+    people: Sequence[str],
+    parts: Iterable[str] = PARTS,
+    seeds: Sequence[int] | None = None,
+) -> list[dict[str, object]]:
     """How much of each part a table holds: a line a part, with its cells and its people.
 
-    A cell that two parts share counts in both. A person counts who has every cell of the part.
+    A cell that two parts share counts in both. A person counts who has every cell of the part. seeds: see
+    `cells_of`.
     """
     done = {tuple(row[name] for name in KEYS) for row in rows}
     lines = []
-    for part in PARTS:
-        cells = cells_of(part, people)
+    for part in parts:
+        cells = cells_of(part, people, seeds)
         missing = {cell.identity for cell in cells if tuple(cell) not in done}
         lines.append(
             {

@@ -32,6 +32,19 @@ def test_cells_are_named_as_the_library_names_things_and_come_once():
     assert cells[: len(study.cells_of("main", PEOPLE))] == study.cells_of("main", PEOPLE)
 
 
+def test_parts_are_repeated_with_other_seeds():
+    parts = ["main", "dreambooth"]
+    once = study.all_cells(PEOPLE, parts, seeds=[0])
+    again = study.all_cells(PEOPLE, parts, seeds=[5])
+    assert {c.seed for c in again} == {5} and [c._replace(seed=0) for c in again] == once
+    rows = [c._asdict() for c in again]
+    assert [line["finished"] for line in study.coverage(rows, PEOPLE, parts)] == [0, 0]
+    repeated = study.coverage(rows, PEOPLE, parts, seeds=[5])
+    assert [(line["part"], line["finished"], line["cells"]) for line in repeated] == [
+        (part, n, n) for part in parts for n in [len(study.cells_of(part, PEOPLE, seeds=[5]))]
+    ]
+
+
 def test_every_protection_has_the_best_setting_that_the_sweep_found():
     rows = [json.loads(line) for line in OUT.read_text().splitlines()]
     swept = {row["protection"] for row in rows}

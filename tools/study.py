@@ -4,6 +4,10 @@
     python tools/study.py --hours 2       # stops after the cell in which two hours are over; resumable
     python tools/study.py --list          # how much of each part is there
 
+To repeat parts of it, with another seed or on another machine, give them a table of their own:
+
+    python tools/study.py --parts main rivals --seeds 1 --workers 16 --out data/results/study_gpu.csv
+
 Its parts stand in antipure_lib/study.py. In each, a whole person is finished before the next begins.
 """
 
@@ -14,16 +18,16 @@ from pathlib import Path
 from antipure_lib.benchmark import Cell
 from antipure_lib.benchmark_run import benchmark, finished_rows
 from antipure_lib.data import identities
-from antipure_lib.study import PEOPLE, SETTINGS, all_cells, coverage
+from antipure_lib.study import PARTS, PEOPLE, SETTINGS, all_cells, coverage
 
 OUT = Path(__file__).resolve().parents[1] / "data/results/study.csv"
 CACHE = Path("build/study")
 
 
-def run(out: Path, cache: Path, people: list[str], hours: float, workers: int) -> None:
+def run(out: Path, cache: Path, cells: list[Cell], hours: float, workers: int) -> None:
     """Run what is missing until it is done, or until the time is over."""
     models = dict(ddpm="nano", pipe="nano", cache=cache) | SETTINGS
-    began, cells = time.time(), all_cells(people)
+    began = time.time()
     for row in benchmark(cells, out, models, workers):
         spent = (time.time() - began) / 3600
         print(
@@ -36,9 +40,9 @@ def run(out: Path, cache: Path, people: list[str], hours: float, workers: int) -
             return
 
 
-def report(out: Path, people: list[str]) -> None:
+def report(out: Path, people: list[str], parts: list[str], seeds: list[int] | None) -> None:
     """How many cells of each part are finished."""
-    for line in coverage(list(finished_rows(out).values()), people):
+    for line in coverage(list(finished_rows(out).values()), people, parts, seeds):
         print(f"{line['part']:17} {line['finished']:4} of {line['cells']} cells")
 
 
@@ -49,11 +53,14 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--people", nargs="+", default=identities()[:PEOPLE])
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART")
+    parser.add_argument("--seeds", nargs="+", type=int, help="in place of the parts' own")
     parser.add_argument("--hours", type=float, default=float("inf"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
     if given.list:
-        report(given.out, given.people)
+        report(given.out, given.people, given.parts, given.seeds)
     else:
-        run(given.out, given.cache, given.people, given.hours, given.workers)
+        cells = all_cells(given.people, given.parts, given.seeds)
+        run(given.out, given.cache, cells, given.hours, given.workers)
