@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_here.ipynb -p SEED 1" for less)
-	$(BIN)/python -m antipure_lib walk $(ARGS)
+	$(BIN)/python -m tools.notebooks.walk $(ARGS)
 
 # nbval's own kernel choice is this environment's. A process a core, each with one thread, finishes sooner than
 # one process with all of them; loadfile keeps a notebook's cells in one process, and without reordering the
@@ -38,12 +38,12 @@ test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for
 # Also a torch with CUDA, some gigabytes: the oldest one is on PyPI in no other build.
 floors: $(READY) ## run the tests with the oldest packages that pyproject.toml allows, in .venv-floors
 	$(PYTHON) -m venv $(FLOORS)
-	$(BIN)/python tools/floors.py > $(FLOORS)/constraints.txt
+	$(BIN)/python -m tools.release.floors > $(FLOORS)/constraints.txt
 	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -c $(FLOORS)/constraints.txt -e '.[all]'
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 tests $(ARGS)
 
 bench: $(READY) ## measure speed into data/results/speed.md, half an hour (ARGS=--quick for a look)
-	$(BIN)/python tools/bench.py $(ARGS)
+	$(BIN)/python -m tools.speed.bench $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)
@@ -54,34 +54,34 @@ execute: $(READY) ## run the notebooks in place, as they are committed (NB="note
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
 	  --ExecutePreprocessor.extra_arguments=--log-level=ERROR \
 	  $(or $(NB),notebooks/*.ipynb)
-	$(BIN)/python tools/shrink_notebooks.py $(NB)
+	$(BIN)/python -m tools.notebooks.shrink $(NB)
 
 exercises: $(READY) ## write students' copies and solutions into build/exercises/ (ARGS=--check tries them instead)
-	$(BIN)/python tools/exercises.py $(ARGS)
+	$(BIN)/python -m tools.notebooks.exercises $(ARGS)
 
 stamp: $(READY) ## write every notebook's Colab badge and bootstrap cell, after a change of the repository's address
-	$(BIN)/python tools/stamp_notebooks.py
+	$(BIN)/python -m tools.notebooks.stamp
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
-	OMP_NUM_THREADS=1 $(BIN)/python tools/study.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.study.run $(ARGS)
 
 # Each step goes on where it stopped and is quick once it is done. VGG16's features serve as a loss alone.
 models: $(READY) ## train the small models anew, in hours on two cores: into runs/, at the end into data/models
-	$(BIN)/python tools/render_faces.py train runs/faces
-	test -e runs/vgg16.safetensors || $(BIN)/python tools/get_lpips.py --vgg runs/vgg16.safetensors
-	$(BIN)/python tools/train_ddpm.py runs/faces data/photos runs/ddpm
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae_1
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae_3 --start runs/vae_2 $(VAE_2) --steps 2400
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae --start runs/vae_3 $(VAE_2) --steps 6000 --decoder-only
-	$(BIN)/python tools/train_sd.py runs/faces runs/vae_2 runs/sd_1
-	$(BIN)/python tools/train_sd.py runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
-	$(BIN)/python tools/export_models.py runs data/models
+	$(BIN)/python -m tools.faces.render train runs/faces
+	test -e runs/vgg16.safetensors || $(BIN)/python -m tools.models.get_lpips --vgg runs/vgg16.safetensors
+	$(BIN)/python -m tools.models.ddpm runs/faces data/photos runs/ddpm
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_1
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_3 --start runs/vae_2 $(VAE_2) --steps 2400
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae --start runs/vae_3 $(VAE_2) --steps 6000 --decoder-only
+	$(BIN)/python -m tools.models.sd runs/faces runs/vae_2 runs/sd_1
+	$(BIN)/python -m tools.models.sd runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
+	$(BIN)/python -m tools.models.export runs data/models
 
 lint: $(READY) ## check style and notebooks
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
-	$(BIN)/python tools/check_notebooks.py
+	$(BIN)/python -m tools.notebooks.check
 
 format: $(READY) ## mend what can be mended of the style
 	$(BIN)/python -m ruff check --fix

@@ -5,9 +5,9 @@ import io
 import sys
 from collections.abc import Sequence
 
-from . import benchmark_command, doctor_command, inspect_command, photos_command, walk
+from .commands import benchmark, doctor, inspect_photo, photos
 
-COMMANDS = (walk, photos_command, inspect_command, benchmark_command, doctor_command)
+COMMANDS = (photos, inspect_photo, benchmark, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

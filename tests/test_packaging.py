@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from floors import oldest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tools.release.floors import oldest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -85,7 +86,7 @@ def test_lock_pins_what_pyproject_asks_for():
 
 def test_the_floors_are_pinned_for_their_test():
     pins = subprocess.run(
-        [sys.executable, ROOT / "tools/floors.py"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "tools/release/floors.py"], capture_output=True, text=True, check=True
     )
     assert dict(line.split("==") for line in pins.stdout.split()) == {
         Requirement(r).name: str(Requirement(r).specifier).removeprefix(">=") for r in PROJECT["dependencies"]

@@ -1,0 +1,160 @@
+"""Every public name of antipure_lib, wing by wing."""
+
+# ruff: isort: skip_file
+
+# core: the paper
+from .core.diffusion import (
+    add_noise as add_noise,
+    alpha_bars as alpha_bars,
+    predict as predict,
+    predict_eps as predict_eps,
+    predict_x0 as predict_x0,
+    reverse_step as reverse_step,
+)
+from .core.guidance import (
+    dct_matrix as dct_matrix,
+    denoising_loss as denoising_loss,
+    erroneous_timestep_guidance as erroneous_timestep_guidance,
+    patch_dct as patch_dct,
+    patch_frequency_guidance as patch_frequency_guidance,
+)
+from .core.pgd import PGDState as PGDState, fast as fast, halving as halving, pgd as pgd
+from .core.antipure import (
+    antipure as antipure,
+    antipure_loss as antipure_loss,
+    antipure_steps as antipure_steps,
+)
+from .core.tiles import (
+    at_least as at_least,
+    extract as extract,
+    merge as merge,
+    tile_count as tile_count,
+    tile_origins as tile_origins,
+)
+from .core.images import (
+    check_image as check_image,
+    from_model as from_model,
+    from_pil as from_pil,
+    quantise as quantise,
+    quantise_within as quantise_within,
+    to_model as to_model,
+    to_pil as to_pil,
+)
+
+# protections: its rivals, and every protection by name
+from .protections.advdm import advdm_steps as advdm_steps
+from .protections.anti_dreambooth import aspl_steps as aspl_steps, fsmg_steps as fsmg_steps
+from .protections.controls import random_steps as random_steps
+from .protections.end_to_end import (
+    end_to_end_loss as end_to_end_loss,
+    end_to_end_steps as end_to_end_steps,
+    purify_chain as purify_chain,
+    respaced as respaced,
+)
+from .protections.mist import checkerboard as checkerboard, mist_steps as mist_steps
+from .protections.photoguard import photoguard_steps as photoguard_steps
+from .protections.registry import (
+    PROTECTIONS as PROTECTIONS,
+    protect as protect,
+    protect_steps as protect_steps,
+)
+from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps as simac_steps
+
+# purifiers: what an abuser does first
+from .purifiers.diffpure import (
+    PurifyState as PurifyState,
+    diffpure as diffpure,
+    gridpure as gridpure,
+    gridpure_steps as gridpure_steps,
+    purify_tiles as purify_tiles,
+)
+from .purifiers.filters import (
+    gaussian_blur as gaussian_blur,
+    jpeg as jpeg,
+    kept_by_jpeg as kept_by_jpeg,
+    resize_and_back as resize_and_back,
+)
+from .purifiers.freqpure import (
+    freqpure as freqpure,
+    freqpure_steps as freqpure_steps,
+    keep_low_frequencies as keep_low_frequencies,
+)
+from .purifiers.registry import PURIFIERS as PURIFIERS, parse_purifier as parse_purifier, purify as purify
+from .purifiers.waifu2x import waifu2x as waifu2x
+
+# customization: what an abuser does then
+from .customization.dreambooth import dreambooth as dreambooth, dreambooth_steps as dreambooth_steps
+from .customization.full_size import FULL_SIZE as FULL_SIZE
+from .customization.generate import generate as generate
+from .customization.lora import lora as lora, lora_steps as lora_steps, save_lora as save_lora
+
+# judges: who is it, how visible, what is left
+from .judges.brisque import brisque as brisque
+from .judges.faces import Judge as Judge
+from .judges.frechet import (
+    alexnet_features as alexnet_features,
+    frechet as frechet,
+    frechet_distance as frechet_distance,
+)
+from .judges.lpips import LPIPS as LPIPS
+from .judges.perturbation import (
+    compare_photos as compare_photos,
+    radial_spectrum as radial_spectrum,
+    survival as survival,
+)
+
+# models: checkpoints, and the embedded small ones
+from .models.checkpoints import (
+    known_checkpoints as known_checkpoints,
+    load_ddpm as load_ddpm,
+    load_stable_diffusion as load_stable_diffusion,
+)
+from .models.embedded import data_path as data_path, identities as identities, load_faces as load_faces
+from .models.guided_diffusion import load_guided_diffusion as load_guided_diffusion
+
+# photos: picture files
+from .photos.photo import Photo as Photo, read_photo as read_photo, save_photo as save_photo
+from .photos.pictures import atomic as atomic, load_image as load_image, save_image as save_image
+
+# notebook: what cells call
+from .notebook.comparison import show_comparison as show_comparison
+from .notebook.panel import photo_panel as photo_panel
+from .notebook.show import (
+    COLOURS as COLOURS,
+    STYLES as STYLES,
+    amplify as amplify,
+    scrub as scrub,
+    show_curves as show_curves,
+    show_maps as show_maps,
+    show_rows as show_rows,
+    table as table,
+    to_png as to_png,
+)
+
+# benchmark: the workflow, measured
+from .benchmark.figures import (
+    show_grid as show_grid,
+    show_iterations as show_iterations,
+    show_means as show_means,
+    show_pareto as show_pareto,
+)
+from .benchmark.intervals import (
+    bootstrap_interval as bootstrap_interval,
+    holm as holm,
+    paired_test as paired_test,
+)
+from .benchmark.rows import read_rows as read_rows
+from .benchmark.tables import (
+    by_person as by_person,
+    comparable as comparable,
+    comparison as comparison,
+    interval_of as interval_of,
+    result_table as result_table,
+    select as select,
+)
+
+# runtime: how things run
+from .runtime.devices import pick_device as pick_device, pick_dtype as pick_dtype
+from .runtime.memory import MemoryPlan as MemoryPlan, free_memory as free_memory, memory_plan as memory_plan
+from .runtime.noise import image_generators as image_generators, randint as randint, randn as randn
+from .runtime.unet import channels_last as channels_last, frozen as frozen, sample_size as sample_size

@@ -1,0 +1,1 @@
+"""The workflow of purification and customization, measured: cells, tables, verdicts."""

@@ -1,0 +1,55 @@
+"""`python -m antipure_lib inspect`: what a protection did to a photo, in figures and in a picture.
+
+Everything heavy is imported where it is used: the command line starts without torch.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_command(subparsers: Any) -> None:
+    """Add `inspect` to the command line's parser."""
+    summary = "how visible a protection is: amplified change, spectrum, LPIPS, FLIP, PSNR"
+    about = f"{summary[0].upper()}{summary[1:]}."  # capitalize() would write lpips
+    parser = subparsers.add_parser("inspect", help=summary, description=about)
+    add = parser.add_argument
+    add("original", metavar="ORIGINAL")
+    add("protected", metavar="PROTECTED")
+    add("--out", required=True, type=Path, metavar="PNG", help="the picture, such as report.png")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        _inspect(args)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    if args.out.suffix.lower() != ".png":
+        raise ValueError(f"--out {args.out}: the report is a .png file")
+    if os.path.realpath(args.out) in map(os.path.realpath, (args.original, args.protected)):
+        raise ValueError(f"--out {args.out} would overwrite a photo; name another file")
+
+    import matplotlib
+
+    from ..judges.perturbation import compare_photos
+    from ..notebook.comparison import show_comparison, with_unit
+    from ..notebook.show import to_png
+    from ..photos.photo import read_photo
+    from ..photos.pictures import atomic
+
+    x, x_protected = (read_photo(path).x for path in (args.original, args.protected))
+    figures = compare_photos(x, x_protected)
+    for name, value in figures.items():
+        print(f"{name:15}", with_unit(name, value))
+    with matplotlib.rc_context(), atomic(args.out) as temporary:
+        matplotlib.use("agg")  # no window, with or without a screen
+        temporary.write_bytes(to_png(show_comparison(x, x_protected, figures)))
+    print(f"report: {args.out}")

@@ -1,0 +1,152 @@
+"""DDPM in its own formulas: add noise, predict it, estimate x̂0, step back.  (Ho et al. 2020, 2006.11239)
+
+Everything here is in the model's range [−1, 1]; timesteps are indices 0 … T−1, index 0 being the first noise
+level.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..runtime.micro_batch import MicroBatch
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+Timestep = int | torch.Tensor
+
+
+def alpha_bars(scheduler: "DDPMScheduler", device: torch.device | str = "cpu") -> torch.Tensor:
+    """ᾱ_t for every t: a float32 tensor of T values falling from nearly 1 to nearly 0."""
+    return scheduler.alphas_cumprod.to(device)
+
+
+def add_noise(x0: torch.Tensor, eps: torch.Tensor, t: Timestep, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """x_t = √ᾱ_t·x0 + √(1−ᾱ_t)·ε.  (DDPM eq. 4)
+
+    x0, eps: N×C×H×W. t: one index for all, or a LongTensor of N. alpha_bar: from `alpha_bars`.
+    """
+    a = _at(alpha_bar, t, x0)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
+def predict_x0(x_t: torch.Tensor, eps: torch.Tensor, t: Timestep, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """x̂0 = (x_t − √(1−ᾱ_t)·ε) / √ᾱ_t, the clean image that x_t and a noise estimate imply; not clipped.
+
+    x_t, eps: N×C×H×W. t: one index for all, or a LongTensor of N. alpha_bar: from `alpha_bars`.
+    """
+    a = _at(alpha_bar, t, x_t)
+    return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+
+
+def predict_eps(
+    ddpm: "DDPMPipeline", x_t: torch.Tensor, t: Timestep, batch: int | MicroBatch | None = None
+) -> torch.Tensor:
+    """ε_θ(x_t, t): the noise that the model sees in x_t.
+
+    x_t: N×3×H×W. t: one index for all, or a LongTensor of N. batch: see `predict`. Returns N×3×H×W.
+    """
+    return predict(ddpm, x_t, t, batch)[0]
+
+
+def predict(
+    ddpm: "DDPMPipeline",  # anything with a .unet and a .scheduler like a DDPMPipeline's
+    x_t: torch.Tensor,
+    t: Timestep,
+    batch: int | MicroBatch | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One run of the UNet: (ε_θ, v). v is the variance head of a model with six output channels, else None.
+
+    batch: images per UNet call; None takes all at once. Under autograd the activations of a call that takes
+    fewer than all (a `MicroBatch`: than all of a step) are recomputed in the backward pass, so that memory is
+    bounded by one call's, for one more forward pass.
+    Without autograd, calls that run out of memory are made again, half as large (see `MicroBatch`).
+    Computes in the UNet's precision, returns x_t's. Raises ValueError if the model doesn't predict ε, and for
+    batch < 1.
+    """
+    if ddpm.scheduler.config.prediction_type != "epsilon":
+        kind = ddpm.scheduler.config.prediction_type
+        raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon")
+    if not isinstance(batch, MicroBatch):
+        batch = MicroBatch(len(x_t) if batch is None else batch)
+    recorded = torch.is_grad_enabled() and x_t.requires_grad
+    if not isinstance(t, torch.Tensor):  # diffusers would copy it to a GPU, and the host wait for that
+        t = torch.full((), t, device=x_t.device)
+
+    def run(x, t):
+        with batch.recomputing(ddpm.unet):
+            return ddpm.unet(x.to(ddpm.unet.dtype), t).sample
+
+    def calls():
+        size = batch.size
+        if size >= max(len(x_t), batch.whole):
+            return run(x_t, t)
+        chunks = zip(x_t.split(size), t.expand(len(x_t)).split(size), strict=True)
+        if not recorded:
+            return torch.cat([run(*chunk) for chunk in chunks])
+        # No dropout is active in a frozen model: there is no random state to restore.
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(run, *chunk, **options) for chunk in chunks])
+
+    # Memory may also run out in a backward pass: who takes gradients repeats both (see `pgd`).
+    out = calls() if recorded else batch.retry(calls)
+    eps, *v = out.to(x_t.dtype).split(x_t.shape[1], dim=1)
+    return eps, v[0] if v else None
+
+
+def reverse_step(
+    x_t: torch.Tensor,
+    eps: torch.Tensor,
+    t: int,
+    scheduler: "DDPMScheduler",
+    noise: torch.Tensor | None = None,
+    v: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One ancestral step x_t → x_{t−1}, equal to diffusers' `DDPMScheduler.step` under its configuration.
+
+    x̂0 is clipped if the scheduler says so; then x_{t−1} = c0·x̂0 + ct·x_t + σ_t·noise  (DDPM eq. 7).
+    σ_t²: β̃_t (`fixed_small`), β_t (`fixed_large`), or between by v (`learned_range`, 2102.09672 eq. 15).
+
+    x_t, eps, noise, v: N×C×H×W. t: one index for all; at t=0 no noise is added and `noise` may be None.
+    Raises ValueError for other variance types, and if `learned_range` gets no v.
+    """
+    # float32 scalars as in diffusers: 1−ᾱ cancels at small t, and both must lose the same digits.
+    a = scheduler.alphas_cumprod[t]
+    a_prev = scheduler.alphas_cumprod[t - 1] if t > 0 else torch.ones(())
+    alpha = a / a_prev
+    beta = 1 - alpha
+
+    x0_hat = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    if scheduler.config.clip_sample:
+        x0_hat = x0_hat.clamp(-scheduler.config.clip_sample_range, scheduler.config.clip_sample_range)
+    mean = a_prev.sqrt() * beta / (1 - a) * x0_hat + alpha.sqrt() * (1 - a_prev) / (1 - a) * x_t
+    if t == 0:
+        return mean
+
+    beta_tilde = ((1 - a_prev) / (1 - a) * beta).clamp_min(1e-20)
+    kind = scheduler.config.variance_type
+    if kind == "learned_range":
+        if v is None:
+            raise ValueError(
+                "variance_type 'learned_range' needs v, the model's variance head (see `predict`)"
+            )
+        share = (v + 1) / 2
+        sigma = (0.5 * (share * beta.log() + (1 - share) * beta_tilde.log())).exp()
+    elif kind in ("fixed_small", "fixed_small_log"):
+        sigma = beta_tilde.sqrt()
+    elif kind == "fixed_large":
+        sigma = beta.sqrt()
+    else:
+        raise ValueError(
+            f"variance_type '{kind}' isn't supported; use fixed_small, fixed_large or learned_range"
+        )
+    return mean + sigma * noise
+
+
+def _at(alpha_bar: torch.Tensor, t: Timestep, x: torch.Tensor) -> torch.Tensor:
+    if not isinstance(t, torch.Tensor):
+        if not 0 <= t < len(alpha_bar):
+            raise ValueError(f"t must be 0 … {len(alpha_bar) - 1}, got {t}")
+        return alpha_bar[t]  # a scalar combines with any device without a copy
+    return alpha_bar.to(x)[t].reshape(-1, *[1] * (x.ndim - 1))

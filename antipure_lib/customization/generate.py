@@ -1,0 +1,47 @@
+"""Images of a prompt, from seeds, by the diffusers pipeline itself."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..runtime.checks import check_counts
+from ..runtime.micro_batch import MicroBatch
+from ..runtime.noise import image_generators
+from ..runtime.unet import autocast, frozen
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+@torch.no_grad()
+def generate(
+    pipe: "StableDiffusionPipeline",
+    prompt: str,
+    n: int = 16,
+    seed: int = 0,
+    steps: int = 25,  # denoising steps of the pipeline's own scheduler
+    guidance: float = 3.0,  # classifier-free guidance; 1 switches it off
+    batch: int = 16,  # images at a time; halved when memory runs out
+    dtype: torch.dtype | None = None,  # autocast to it, such as torch.bfloat16; None: the pipeline's own
+) -> torch.Tensor:
+    """Images of a prompt: N×3×H×W float32 in [0, 1], on the pipeline's device, of the model's own size.
+
+    Image i's noise depends on `seed` and i alone, so the first four of n=16 are the four of n=4.
+    Switches the pipeline's progress bar off. Raises ValueError for n, steps or batch < 1.
+    """
+    check_counts(n=n, steps=steps, batch=batch)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
+    generators = image_generators(seed, n)
+    images, at_a_time = [], MicroBatch(batch)
+
+    def some():
+        own = generators[len(images) :][: at_a_time.size]
+        return pipe([prompt] * len(own), generator=own, **options).images.float()
+
+    # torch picks a convolution's algorithm also by whether its weight asks for a gradient, and the last bits
+    # with it: frozen, a model in training and one at rest give the same images.
+    with frozen(pipe.vae, pipe.unet, pipe.text_encoder), autocast(pipe, dtype):
+        while len(images) < n:
+            images.extend(at_a_time.retry(some, generators[len(images) :][:batch]))
+    return torch.stack(images)

@@ -1,0 +1,136 @@
+"""A latent diffusion model's formulas: latents, the loss, the prompts.
+
+(Rombach et al. 2022, arXiv 2112.10752)
+"""
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..core.diffusion import add_noise, alpha_bars
+from ..core.images import check_image, to_model
+from ..runtime.checks import check_pipe
+from ..runtime.noise import randint, randn
+from ..runtime.unet import autocast
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+CLASS_PROMPT = "a photo of a person"
+
+
+def training_target(
+    scheduler: "DDPMScheduler", z0: torch.Tensor, eps: torch.Tensor, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    """What the UNet is trained to predict: ε, or v = √ᾱ_t·ε − √(1−ᾱ_t)·z0. alpha_bar: ᾱ_t of each latent."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return eps
+    if kind == "v_prediction":  # Salimans and Ho 2022, arXiv 2202.00512, appendix D
+        a = alpha_bar.view(-1, 1, 1, 1)
+        return a.sqrt() * eps - (1 - a).sqrt() * z0
+    raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon or v_prediction")
+
+
+def posterior(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the images' latents, scaled as the UNet sees them; differentiable.
+
+    x: N×3×H×W in [0, 1], on the VAE's device. The VAE's q(z|x) is a Gaussian for each number of the latent.
+    """
+    z = pipe.vae.encode(to_model(x)).latent_dist
+    scale = pipe.vae.config.scaling_factor
+    return scale * z.mean, scale * z.std
+
+
+@torch.no_grad()
+def latents(
+    pipe: "StableDiffusionPipeline", images: torch.Tensor, batch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`posterior` in batches, without gradients. In training the VAE is frozen: once is enough."""
+    found = [posterior(pipe, x.to(pipe.vae.device)) for x in images.split(batch)]
+    means, stds = zip(*found, strict=True)
+    return torch.cat(means), torch.cat(stds)
+
+
+def text_embeddings(
+    pipe: "StableDiffusionPipeline", prompts: list[str], dtype: torch.dtype | None = None
+) -> Callable[[], torch.Tensor]:
+    """The prompts' embeddings, P×L×D: computed at every call where the encoder learns, otherwise once."""
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    length = pipe.tokenizer.model_max_length
+    tokens = pipe.tokenizer(prompts, max_length=length, **options).input_ids.to(pipe.unet.device)
+    if any(p.requires_grad for p in pipe.text_encoder.parameters()):
+        return lambda: pipe.text_encoder(tokens)[0]
+    with torch.no_grad(), autocast(pipe, dtype):
+        embeddings = pipe.text_encoder(tokens)[0]
+    return lambda: embeddings
+
+
+def working_copy(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
+    """A copy in float32 and evaluation mode, its VAE frozen, which may be trained."""
+    trained = copy.deepcopy(pipe)
+    for model in (trained.vae, trained.unet, trained.text_encoder):
+        model.float().eval()
+    trained.vae.requires_grad_(False)
+    return trained
+
+
+def check_size(pipe: "StableDiffusionPipeline", images: torch.Tensor, name: str) -> torch.Tensor:
+    """Images as N×3×H×W float32.
+
+    Raises ValueError for bad ones and for those not of the model's size, TypeError for another model.
+    """
+    check_pipe(pipe)
+    images = check_image(images, name).detach().float()
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    height, width = images.shape[-2:]
+    if (height, width) != (side, side):
+        remedy = f"load them with load_image(path, size={side})"
+        raise ValueError(f"{name}: {height}×{width} pixels, but the model's are {side}×{side}; {remedy}")
+    return images
+
+
+PROMPT = "a photo of sks person"
+
+
+def sample_latents(
+    pipe: "StableDiffusionPipeline", x: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """z ~ q(z|x) = mean + std·noise, scaled as the UNet sees it; differentiable.  N×3×H×W → N×C×h×w."""
+    mean, std = posterior(pipe, x)
+    return mean + std * randn(mean.shape, generator, mean.device).to(mean.dtype)
+
+
+def denoising_term(
+    pipe: "StableDiffusionPipeline",
+    z0: torch.Tensor,
+    c: torch.Tensor,
+    generator: torch.Generator,
+    noise_samples: int = 1,
+) -> torch.Tensor:
+    """`denoising_error` for ε ~ N(0, I) and t ~ U{0 … T−1}, the mean over noise_samples draws.  → (N,)"""
+    z0 = z0.repeat_interleave(noise_samples, 0)
+    eps = randn(z0.shape, generator, z0.device).to(z0.dtype)
+    t = randint(0, pipe.scheduler.config.num_train_timesteps, (len(z0),), generator, z0.device)
+    return denoising_error(pipe, z0, eps, t, c).unflatten(0, (-1, noise_samples)).mean(1)
+
+
+def denoising_error(
+    pipe: "StableDiffusionPipeline", z0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, c: torch.Tensor
+) -> torch.Tensor:
+    """‖ε_θ(z_t,t,c) − ε‖², or ‖v_θ(z_t,t,c) − v‖² for a model that predicts v.
+
+    z0, eps: N×C×h×w, scaled latents and noise. t: LongTensor of N. c: 1×L×D, one prompt for all. → (N,)
+    """
+    alpha_bar = alpha_bars(pipe.scheduler, z0.device)
+    z_t = add_noise(z0, eps, t, alpha_bar)
+    prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample
+    target = training_target(pipe.scheduler, z0, eps, alpha_bar[t])
+    return (prediction - target).square().mean((1, 2, 3))
+
+
+def networks(pipe: "StableDiffusionPipeline") -> tuple[torch.nn.Module, ...]:
+    """The three networks, for `pgd` to freeze."""
+    return pipe.vae, pipe.unet, pipe.text_encoder

@@ -1,0 +1,127 @@
+"""LoRA: a low-rank change of the UNet's layers.  (Hu et al. 2022, arXiv 2106.09685)"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..photos.pictures import atomic
+from ..runtime.checks import check_counts, check_positive
+from ..runtime.noise import randn
+from .latent_diffusion import check_size, latents, working_copy
+from .training import CustomizeState, last_pipe, train_steps
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of every attention block, self and cross
+
+# and the convolutions and feed-forward layers: a UNet with attention at its coarsest level only needs them
+EVERY_LAYER = (
+    *ATTENTION,
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+)
+
+
+def lora_steps(
+    pipe: "StableDiffusionPipeline",
+    images: torch.Tensor,  # the subject's photos, at the model's size, [0, 1]
+    prompt: str = "a photo of sks person",
+    steps: int = 200,
+    lr: float = 7e-3,
+    decay: bool = True,  # the learning rate falls to 0 along a cosine; False: constant
+    rank: int = 16,
+    layers: Sequence[str] = EVERY_LAYER,  # that are changed; ATTENTION: the usual ones of Stable Diffusion
+    batch: int = 4,  # photos a step
+    seed: int = 0,
+    dtype: torch.dtype | None = None,  # autocast to it and keep frozen weights in it; None: float32
+    snr_gamma: float | None = 5.0,  # of min-SNR (see `timestep_weights`); None: every timestep counts alike
+    gradient_checkpointing: bool = False,  # the UNet's: less memory, the same bits, a third more time
+) -> Iterator[CustomizeState]:
+    """Learn a low-rank change of the UNet's layers; a `CustomizeState` a step.
+
+    W' = W + B·A with A rank × in, B out × rank (LoRA eq. 3, α = rank), for every layer whose name ends in one
+    of `layers`; a convolution's A holds its kernel, its B is 1×1. Only A and B are trained, by AdamW: A
+    starts from N(0, 1/rank²), B from zero. The loss is DreamBooth's first term; there is no prior. For
+    Stable Diffusion: `FULL_SIZE["lora"]`; `save_lora` writes what diffusers reads back.
+
+    With a dtype the UNet's frozen convolutions and linear layers are kept in it. That changes no bit of the
+    training, since autocast would round them at every use; A and B stay float32. Outside autocast such a
+    mixture can't be computed with: use `generate`, or load what `save_lora` wrote.
+
+    images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
+    not of the model's size, steps, batch or rank < 1, lr or snr_gamma ≤ 0.
+    """
+    check_counts(steps=steps, batch=batch, rank=rank)
+    check_positive(lr=lr, snr_gamma=snr_gamma)
+    images = check_size(pipe, images, "images")
+
+    def run() -> Iterator[CustomizeState]:
+        trained = working_copy(pipe)
+        trained.unet.requires_grad_(False)
+        trained.text_encoder.requires_grad_(False)
+        add_lora(trained.unet, rank, layers, seed, dtype)
+        if gradient_checkpointing:
+            trained.unet.enable_gradient_checkpointing()
+        groups = {"instance": (latents(trained, images, batch), prompt)}
+        generator = torch.Generator().manual_seed(seed)
+        options = {"dtype": dtype, "decay": decay, "snr_gamma": snr_gamma}
+        yield from train_steps(trained, groups, {}, steps, lr, batch, generator, **options)
+
+    return run()
+
+
+def lora(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "StableDiffusionPipeline":
+    """A copy of `pipe` with a trained LoRA adapter; arguments and errors are those of `lora_steps`."""
+    return last_pipe(lora_steps(pipe, images, **options))
+
+
+def save_lora(pipe: "StableDiffusionPipeline", folder: str | os.PathLike) -> Path:
+    """Write the adapter that `lora` trained, for diffusers' `load_lora_weights(folder)`.
+
+    Returns the file's path; it is written whole or not at all. Raises ValueError for a pipeline without an
+    adapter.
+
+    >>> save_lora(lora(pipe, photos), "me")
+    >>> other.load_lora_weights("me")  # elsewhere, on the unchanged model
+    """
+    from peft import get_peft_model_state_dict
+
+    if not getattr(pipe.unet, "peft_config", None):
+        raise ValueError("pipe has no LoRA adapter to save; pass what lora() returned")
+    # Not through diffusers' convert_state_dict_to_diffusers: it renames attention layers only, and what it
+    # doesn't know is lost when the file is read.
+    learned = get_peft_model_state_dict(pipe.unet)
+    path = Path(folder) / "pytorch_lora_weights.safetensors"
+    with atomic(path) as temporary:
+        pipe.save_lora_weights(temporary.parent, unet_lora_layers=learned, weight_name=temporary.name)
+    return path
+
+
+def add_lora(
+    unet: torch.nn.Module, rank: int, layers: Sequence[str], seed: int = 0, dtype: torch.dtype | None = None
+) -> None:
+    """Give the UNet a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype."""
+    from peft import LoraConfig
+
+    # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
+    with torch.random.fork_rng(devices=[]):
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "lora_A" in name:
+                parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
+    # What autocast rounds anyway. Norms stay float32: it computes them so.
+    rounded = [module for module in unet.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    for module in rounded if dtype else ():
+        if not module.weight.requires_grad:
+            module.to(dtype)

@@ -1,0 +1,92 @@
+"""Judges of generated images that need no original: a Fréchet distance between sets, BRISQUE per image.
+
+Neither learns from this project's images, and no attack sees them.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from ..core.images import check_image
+from .lpips import LPIPS, MIN_SIDE
+
+
+def frechet(
+    images: torch.Tensor,
+    reference: torch.Tensor,
+    network: str | Callable[[torch.Tensor], torch.Tensor] = "lpips-alexnet",
+) -> float:
+    """Fréchet distance between two sets of images in features of AlexNet; 0 for equal sets, higher is worse.
+
+    It isn't FID: that uses Inception's 2048 features at 299 px, these are 256 means of AlexNet's last
+    convolution (`alexnet_features`), and the figures can't be compared. Compare only sets of one image size
+    and of equal numbers of images. With few images the distance is too large: n images span n−1 of 256
+    directions, two sets span different ones, and those count in full. What "no difference" measures is the
+    distance between two sets of real images of these numbers.
+
+    images, reference: N×3×H×W and M×3×H×W in [0, 1], at least two of each. network: "lpips-alexnet", or a
+    function from such images to N×D features. Raises ValueError for bad images, sizes or an unknown network.
+    """
+    if network == "lpips-alexnet":
+        network = alexnet_features
+    elif not callable(network):
+        raise ValueError(f"network must be 'lpips-alexnet' or a function to features, got {network!r}")
+    images, reference = check_image(images, "images"), check_image(reference, "reference")
+    if images.shape[1:] != reference.shape[1:]:
+        raise ValueError(
+            f"images and reference must be of one size, got {tuple(images.shape[-2:])} and "
+            f"{tuple(reference.shape[-2:])}; resize one of them"
+        )
+    return frechet_distance(network(images), network(reference))
+
+
+def frechet_distance(features_a: torch.Tensor, features_b: torch.Tensor) -> float:
+    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2·(Σ_a·Σ_b)^½), of two samples' means and covariances.
+
+    The squared 2-Wasserstein distance of the Gaussians (Dowson & Landau 1982; FID: Heusel et al. 2017,
+    arXiv 1706.08500, eq. 6). With Σ = AᵀA, A the centred features over √(n−1), the trace of the root is the
+    sum of the singular values of A·Bᵀ: exact also where Σ lacks full rank, without the root of a matrix.
+
+    features: N×D and M×D, N, M ≥ 2. Computed in float64. Raises ValueError for other shapes, NaN, infinity.
+    """
+    a, b = (_features(f, name) for f, name in ((features_a, "features_a"), (features_b, "features_b")))
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"features_a and features_b must have one length, got {a.shape[1]} and {b.shape[1]}")
+    (mean_a, a), (mean_b, b) = (_centre(f) for f in (a, b))
+    overlap = torch.linalg.svdvals(a @ b.T).sum()
+    distance = (mean_a - mean_b).square().sum() + a.square().sum() + b.square().sum() - 2 * overlap
+    return max(0.0, distance.item())  # rounding can leave −1e-16
+
+
+def _features(f, name):
+    if f.ndim != 2 or len(f) < 2:
+        raise ValueError(f"{name} must be N×D with at least two rows, got {tuple(f.shape)}")
+    if not f.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite values; find out where they come from")
+    return f.detach().cpu().double()
+
+
+def _centre(f):
+    """The mean, and a matrix A of no more than D rows with AᵀA = covariance."""
+    mean = f.mean(0)
+    return mean, torch.linalg.qr((f - mean) / math.sqrt(len(f) - 1), mode="r").R
+
+
+@torch.no_grad()
+def alexnet_features(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
+    """AlexNet's last convolution, averaged over the picture: N×3×H×W in [0, 1] → N×256.
+
+    The trunk is ImageNet's, as it lies in LPIPS (data/judges). Raises ValueError for a side under 31 px.
+    """
+    images = check_image(images, "images")
+    if min(images.shape[-2:]) < MIN_SIDE:
+        raise ValueError(f"images: AlexNet needs sides of {MIN_SIDE} px, not {tuple(images.shape[-2:])}")
+    network = _alexnet().to(images.device)
+    return torch.cat([network.features(part.float())[-1].mean((2, 3)) for part in images.split(batch)])
+
+
+@cache
+def _alexnet() -> LPIPS:
+    return LPIPS()

@@ -1,0 +1,72 @@
+"""What a perturbation is: what purification leaves of it, its spectrum, how visible it is."""
+
+from collections.abc import Callable
+
+import torch
+
+from ..core.images import LEVELS, check_image
+from .faces import Judge
+
+
+def radial_spectrum(delta: torch.Tensor, rings: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Root mean square of a perturbation's Fourier coefficients in rings of equal frequency.
+
+    The transform is orthonormal: white noise of standard deviation σ has σ in every ring, and the mean
+    square over all coefficients is the perturbation's mean square.
+    delta: 3×H×W. rings: their number, fewer for small images. Returns frequencies (the rings' middles, from 0
+    to √½ cycles a pixel) and amplitudes in the units of delta, both of one length; nan for an empty ring.
+    """
+    height, width = delta.shape[-2:]
+    rings = max(1, min(rings, max(height, width) // 2))
+    power = torch.fft.fft2(delta.double(), norm="ortho").abs().square().mean(0)
+    v, u = torch.fft.fftfreq(height).abs()[:, None], torch.fft.fftfreq(width).abs()[None]
+    top = 0.5**0.5
+    ring = ((v.square() + u.square()).sqrt() / top * rings).long().clamp_max(rings - 1).flatten()
+    total = torch.zeros(rings, dtype=power.dtype).index_add_(0, ring, power.flatten())
+    frequencies = (torch.arange(rings) + 0.5) / rings * top
+    return frequencies, (total / torch.bincount(ring, minlength=rings)).sqrt().float()
+
+
+def compare_photos(x: torch.Tensor, x_protected: torch.Tensor) -> dict[str, float | str]:
+    """How visible a change is: largest change (1/255), PSNR (dB), LPIPS and FLIP (0: none).
+
+    x, x_protected: 3×H×W in [0, 1], same shape. Where a judge can't tell, its reason stands in its place.
+    Raises ValueError for other shapes, and for equal photos.
+    """
+    a, b = check_image(x), check_image(x_protected, "x_protected")
+    if a.shape != b.shape:
+        sizes = [f"{image.shape[-1]}×{image.shape[-2]}" for image in (a, b)]
+        raise ValueError(f"the photos have {sizes[0]} and {sizes[1]} pixels; compare one with its own result")
+    if a.equal(b):
+        raise ValueError("the photos are equal: there is no change to inspect")
+    judge = Judge()
+    figures: dict[str, float | str] = {"largest change": ((b - a).abs().max() * LEVELS).item()}
+    for name in ("psnr", "lpips", "flip"):
+        try:
+            figures[name.upper()] = getattr(judge, name)(a, b).item()
+        except (ValueError, ModuleNotFoundError) as error:
+            figures[name.upper()] = str(error)
+    return figures
+
+
+def survival(
+    purify: Callable[[torch.Tensor, int], torch.Tensor],
+    x: torch.Tensor,
+    x_protected: torch.Tensor,
+    seed: int = 0,
+) -> torch.Tensor:
+    """‖Pure(x+δ) − Pure(x)‖₂ / ‖δ‖₂ for each image, with the same noise in both.
+
+    0: purification removes the perturbation; 1: it leaves as much as there was.
+    purify: (images, seed) → images, such as `lambda images, seed: gridpure(ddpm, images, seed=seed)`.
+    x, x_protected: same shape, [0, 1]. Returns (N,).
+    Raises ValueError if the shapes differ or an image isn't perturbed at all.
+    """
+    clean, protected = check_image(x), check_image(x_protected, "x_protected")
+    if clean.shape != protected.shape:
+        raise ValueError(f"x and x_protected must have one shape, got {x.shape} and {x_protected.shape}")
+    delta = (protected - clean).flatten(1).norm(dim=1)
+    if (delta == 0).any():
+        raise ValueError("x_protected equals x in at least one image: there is nothing that could survive")
+    change = purify(protected, seed) - purify(clean, seed)
+    return change.flatten(1).norm(dim=1) / delta

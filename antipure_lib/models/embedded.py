@@ -1,0 +1,44 @@
+"""The embedded data: 12 held-out people who don't exist, four photos in each of three sets."""
+
+from pathlib import Path
+
+import torch
+
+from ..photos.pictures import load_image
+
+PHOTO_SETS = ("A", "B", "C")  # A: surrogate; B: protected, then learned; C: reference
+
+_PACKAGE = Path(__file__).resolve().parents[1]  # the package's folder
+
+
+def data_path(*parts: str) -> Path:
+    """Where an embedded file or folder is: data_path("faces", "p01", "A1.png").
+
+    Looks beside the package (a checkout, an editable install), then inside it (an installed wheel).
+    Raises FileNotFoundError when the data or this part of it isn't there.
+    """
+    checkout = _PACKAGE.parent
+    # Only a checkout has pyproject.toml beside the package: site-packages/data would be somebody else's.
+    root = checkout / "data" if (checkout / "pyproject.toml").exists() else _PACKAGE / "data"
+    path = root.joinpath(*parts)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: not in this installation; reinstall antipure_lib or clone it whole")
+    return path
+
+
+def identities() -> list[str]:
+    """Names of the held-out people, sorted: the folders of data/faces."""
+    return sorted(folder.name for folder in data_path("faces").iterdir() if folder.is_dir())
+
+
+def load_faces(identity: str, photo_set: str = "B") -> torch.Tensor:
+    """The four photos of one set of one person: 4×3×H×W float32 in [0, 1].
+
+    identity: one of identities(). photo_set: "A", "B" or "C".
+    Raises ValueError for an unknown person or set.
+    """
+    if identity not in identities():
+        raise ValueError(f"unknown identity '{identity}'; the known ones are {', '.join(identities())}")
+    if photo_set not in PHOTO_SETS:
+        raise ValueError(f"photo_set must be one of {', '.join(PHOTO_SETS)}, got '{photo_set}'")
+    return torch.stack([load_image(data_path("faces", identity, f"{photo_set}{i}.png")) for i in range(1, 5)])

@@ -1,0 +1,115 @@
+"""Protect a photo of one's own in a notebook: upload, budget, purifier, before and after, download."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..core.antipure import antipure_steps
+from ..core.images import quantise_within, to_pil
+from ..core.pgd import fast
+from ..photos.pictures import load_image
+from ..purifiers.registry import purify
+from .show import amplify
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline
+
+CHOICES = ("jpeg75", "blur", "resize", "gridpure5", "gridpure20")
+
+
+def photo_panel(
+    ddpm: "DDPMPipeline",
+    photo: torch.Tensor,  # shown until one is uploaded
+    eta: int = 8,  # budget, in steps of 1/255
+    steps: int = 10,  # of AntiPure, each a quarter of the budget
+    size: int = 128,  # an uploaded photo is cut to a square around its middle and scaled to this side
+    seed: int = 0,
+):
+    """A panel that protects `photo` or an uploaded one, purifies the result, and offers it as a PNG.
+
+    photo: 3×H×W in [0, 1], at least as large as the model's images. Nothing is computed before the first
+    click or change; a new budget protects again, a new purifier only purifies again. A file that isn't a
+    picture is reported in the panel. Returns the widget.
+    """
+    import ipywidgets as w
+
+    upload = w.FileUpload(accept="image/*", multiple=False, description="Your photo")
+    budget = w.IntSlider(eta, 1, 16, description="η in 1/255", continuous_update=False)
+    purifier = w.Dropdown(options=CHOICES, description="purifier")
+    button = w.Button(description="Protect", button_style="primary")
+    status, link = w.HTML("Press <b>Protect</b>, or upload a photo first."), w.HTML()
+    pictures = w.HBox()
+    now = {"photo": photo, "protected": None}
+
+    def show(named: Mapping[str, torch.Tensor]) -> None:
+        pictures.children = [
+            w.VBox([w.HTML(name), w.Image(value=_png(image, 192), width=192)])
+            for name, image in named.items()
+        ]
+
+    def protect(_=None) -> None:
+        clean, within = now["photo"], budget.value / 255
+        for state in antipure_steps(ddpm, clean, within, seed=seed, **fast(within, steps)):
+            status.value = f"protecting: step {state.step} of {steps}"
+        now["protected"] = quantise_within(state.x_adv.view_as(clean).to(clean), clean, within)
+        name, data = f"protected-{budget.value}.png", base64.b64encode(_png(now["protected"])).decode()
+        href = f'download="{name}" href="data:image/png;base64,{data}"'
+        link.value = f'<a style="text-decoration: underline" {href}>download {name}</a>'
+        wash()
+
+    def wash(_=None) -> None:
+        clean, protected = now["photo"], now["protected"]
+        if protected is None:
+            return
+        status.value = f"purifying with {purifier.value}"
+        washed = purify(purifier.value, protected, ddpm=ddpm, seed=seed)
+        factor = round(0.5 * 255 / budget.value)
+        change = {f"change × {factor}": amplify(protected, clean, factor)}
+        show({"photo": clean, "protected": protected} | change | {"protected, purified": washed})
+        status.value = f"done: budget {budget.value}/255, {steps} steps, purifier {purifier.value}"
+
+    def receive(_) -> None:
+        if not upload.value:
+            return
+        try:
+            now["photo"] = _uploaded(upload.value, size)
+        except ValueError as error:
+            status.value = f"That file can't be used: {error}"
+        else:
+            protect()
+
+    upload.observe(receive, "value")
+    budget.observe(protect, "value")
+    purifier.observe(wash, "value")
+    button.on_click(protect)
+    show({"photo": photo})
+    return w.VBox([w.HBox([upload, budget]), w.HBox([purifier, button]), status, pictures, link])
+
+
+def _uploaded(files: dict | tuple, size: int) -> torch.Tensor:
+    """The newest file as an image; ipywidgets 7 keeps a dict by name, ipywidgets 8 a tuple of dicts."""
+    if isinstance(files, dict):
+        name, content = [(name, file["content"]) for name, file in files.items()][-1]
+    else:
+        name, content = files[-1]["name"], files[-1]["content"]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(content)
+        try:
+            return load_image(path, size)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), path.name)) from error
+
+
+def _png(image: torch.Tensor, side: int | None = None) -> bytes:
+    """A PNG file's bytes; with `side`, pixels are enlarged to a picture of that width."""
+    picture, file = to_pil(image), io.BytesIO()
+    if side:
+        picture = picture.resize((side, side * picture.height // picture.width), 0)
+    picture.save(file, format="PNG")
+    return file.getvalue()

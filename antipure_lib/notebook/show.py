@@ -1,0 +1,143 @@
+"""Figures of the notebooks, each one call: labels, units, stated amplification."""
+
+import io
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+import torch
+
+from ..core.images import check_image
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+# A line style for each colour: curves can be told apart without the colours, too.
+STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), ":")
+
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+
+def amplify(x_adv: torch.Tensor, x: torch.Tensor, factor: float = 8) -> torch.Tensor:
+    """The perturbation as a picture: 0.5 + factor·(x_adv − x), clipped to [0, 1]; grey means unchanged.
+
+    x_adv, x: 3×H×W or N×3×H×W in [0, 1], same shape. State the factor beside the picture.
+    """
+    return (0.5 + factor * (x_adv - x)).clamp(0, 1)
+
+
+def show_rows(
+    rows: Mapping[str, torch.Tensor],
+    columns: int | None = None,  # images a row; default all
+    title: str = "",
+    scale: float = 0.8,  # inches an image
+    column_titles: Sequence[str] = (),
+):
+    """Rows of images, each with its name on the left. rows: name → N×3×H×W in [0, 1]. Returns the figure."""
+    import matplotlib.pyplot as plt
+
+    batches = {name: check_image(images, name).cpu() for name, images in rows.items()}
+    columns = columns or max(len(images) for images in batches.values())
+    label = 1.5  # inches for the names
+    figure, axes = plt.subplots(
+        len(batches),
+        columns,
+        figsize=(label + columns * scale, len(batches) * scale + (0.35 if title or column_titles else 0)),
+        squeeze=False,
+        layout="compressed",
+    )
+    for line, (name, images) in zip(axes, batches.items(), strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, image in zip(line, images, strict=False):
+            axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
+        line[0].text(-0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=10)
+    for axis, text in zip(axes[0], column_titles, strict=False):
+        axis.set_title(text, fontsize=10)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def show_curves(
+    curves: Mapping[str, Sequence[float] | torch.Tensor],
+    x: Sequence[float] | None = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
+    title: str = "",
+):
+    """Named curves over a common axis. Returns the figure."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for (name, values), colour, style in zip(curves.items(), cycle(COLOURS), cycle(STYLES), strict=False):
+        values = np.asarray(values, float)
+        places = np.arange(1, len(values) + 1) if x is None else x
+        axis.plot(places, values, label=name, color=colour, ls=style, lw=1.8)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure
+
+
+def show_maps(
+    maps: Mapping[str, torch.Tensor],
+    label: str = "",  # of the colour bar
+    signed: bool = False,  # colours symmetric about zero
+    xlabel: str = "",
+    ylabel: str = "",
+    scale: float = 2.4,  # inches a map
+):
+    """A row of number grids as heat maps with one colour scale. maps: name → h×w. Returns the figure."""
+    import matplotlib.pyplot as plt
+
+    arrays = {name: np.asarray(values.detach().cpu(), float) for name, values in maps.items()}
+    high = max(np.nanmax(np.abs(a) if signed else a) for a in arrays.values())
+    low = -high if signed else min(np.nanmin(a) for a in arrays.values())
+    figure, axes = plt.subplots(
+        1, len(arrays), figsize=(len(arrays) * scale + 0.9, scale + 0.5), squeeze=False, layout="compressed"
+    )
+    for axis, (name, values) in zip(axes[0], arrays.items(), strict=True):
+        picture = axis.imshow(values, cmap="cividis" if signed else "viridis", vmin=low, vmax=high)
+        axis.set_title(name, fontsize=10)
+        axis.set(xlabel=xlabel, ylabel=ylabel if axis is axes[0, 0] else "")
+    figure.colorbar(picture, ax=axes[0], label=label)
+    return figure
+
+
+def to_png(figure) -> bytes:
+    """A figure as the bytes of a PNG file, a frame for `scrub`. The figure is closed."""
+    import matplotlib.pyplot as plt
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    plt.close(figure)
+    return file.getvalue()
+
+
+def scrub(frames: Mapping[object, bytes], name: str):
+    """A slider over ready pictures. frames: slider label → bytes from `to_png`. Returns the widget."""
+    from ipywidgets import Image, Layout, SelectionSlider, VBox
+
+    slider = SelectionSlider(
+        options=list(frames), description=name, continuous_update=False, layout=Layout(width="26em")
+    )
+    picture = Image(value=frames[slider.value], format="png")
+    # Without this the page would stretch the picture to its own width.
+    picture.layout = Layout(align_self="flex-start", object_fit="none")
+    slider.observe(lambda change: setattr(picture, "value", frames[change.new]), "value")
+    return VBox([slider, picture])
+
+
+def table(rows: Sequence[Mapping[str, object]], digits: int = 3) -> str:
+    """Rows as a Markdown table; numbers to `digits` places, nan as a dash."""
+
+    def cell(value):
+        if isinstance(value, float):
+            return "–" if np.isnan(value) else f"{value:.{digits}f}"
+        return str(value)
+
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(cell(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines)

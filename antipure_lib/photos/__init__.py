@@ -1,0 +1,1 @@
+"""Picture files: any photo in, 8-bit files out."""

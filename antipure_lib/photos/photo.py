@@ -1,0 +1,64 @@
+"""Photos of one's own: read at their own size with what belongs to them, and written back losslessly."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from ..core.images import check_image, from_pil, to_pil
+from .decode import check_file, decode, open_picture
+from .pictures import write_picture
+
+
+class Photo(NamedTuple):
+    """A photo and what `save_photo` puts back."""
+
+    x: torch.Tensor  # 3×H×W float32 RGB in [0, 1], upright, sRGB; under transparent pixels the stored colours
+    alpha: Image.Image | None = None  # mode L, W×H; None for an opaque photo
+    exif: bytes = b""  # descriptive entries, see `decode`
+    notes: tuple[str, ...] = ()  # what was wrong with the file and was passed over
+
+
+def read_photo(path: str | os.PathLike) -> Photo:
+    """Read a photo at its own size.
+
+    Unlike `load_image`, transparency isn't laid on white but kept: colours under it are protected, too,
+    because whoever drops the transparency sees them. Errors: see `decode`.
+    """
+    rgb, alpha, exif, notes = decode(path)
+    return Photo(from_pil(rgb), alpha, exif, notes)
+
+
+def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Height and width as they are stored, from the file's header alone; None if that can't be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of size: whoever reads the photo says so
+            check_file(Path(path))  # opening a pipe would wait for ever
+            with open_picture(path) as file:
+                return file.height, file.width
+    except Exception:  # on damaged files decoders raise nearly anything
+        return None
+
+
+def save_photo(
+    photo: Photo, x: torch.Tensor, path: str | os.PathLike, keep_metadata: bool = False, lossy: bool = False
+) -> Path:
+    """Write `x`, made from `photo`, whole or not at all, with the photo's transparency. Returns the path.
+
+    x: 3×H×W in [0, 1], of the photo's size. keep_metadata: write its EXIF entries; otherwise no metadata.
+    A colour profile is never written: the pixels are sRGB. path and lossy: as in `save_image`.
+    Raises ValueError as `save_image` does, for another size, and for JPEG of a photo with transparency.
+    """
+    check_image(x)
+    if x.shape != photo.x.shape:
+        raise ValueError(f"x must have the photo's shape {tuple(photo.x.shape)}, got {tuple(x.shape)}")
+    image = to_pil(x)
+    if photo.alpha is not None:
+        if lossy:
+            raise ValueError(f"{path}: JPEG can't hold the photo's transparency; save it as .png")
+        image.putalpha(photo.alpha)
+    return write_picture(image, path, lossy, photo.exif if keep_metadata else b"")

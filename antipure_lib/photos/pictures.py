@@ -1,0 +1,95 @@
+"""Picture files: read as tensors; written whole or not at all."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+
+from ..core.images import check_image, from_pil, to_pil
+from ..runtime.checks import check_counts, check_path
+from .decode import decode
+
+LOSSLESS = {".png": {}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".webp": {"lossless": True, "exact": True}}
+
+LOSSY = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}}
+
+
+def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = None) -> torch.Tensor:
+    """Read a photo as 3×H×W float32 RGB in [0, 1].
+
+    size: None keeps the file's own; an int gives a square of that side; (H, W) that size. The photo is cut
+    to the aspect around its centre and resampled (Lanczos, antialiased), never stretched.
+    Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
+    sRGB; lays transparent images on white; takes the first frame of an animation.
+    Errors: see `decode`; ValueError for a size that isn't one or two whole numbers of at least 1.
+    """
+    if size is not None:
+        height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+        check_counts(size=height)
+        check_counts(size=width)
+    image, alpha, _, _ = decode(path)
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    if size is not None:
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return from_pil(image)
+
+
+def save_image(x: torch.Tensor, path: str | os.PathLike, lossy: bool = False) -> Path:
+    """Write one image as an 8-bit file, whole or not at all, and return its path.
+
+    x: 3×H×W in [0, 1]. path: .png, .bmp, .tif, .tiff or .webp (lossless).
+    .jpg only with lossy=True (quality 95): JPEG discards the detail that a perturbation is made of.
+    Raises ValueError for a batch, for bad values, and for an unknown or lossy format.
+    Makes the folder if need be. Writes no metadata.
+    """
+    if check_image(x).shape[0] != 1:
+        raise ValueError(f"save_image writes one image, x holds {x.shape[0]}; save x[0], x[1], … one by one")
+    return write_picture(to_pil(x), path, lossy)
+
+
+def write_picture(
+    image: Image.Image, path: str | os.PathLike, lossy: bool = False, exif: bytes = b""
+) -> Path:
+    """Write a PIL image as `save_image` does, with these EXIF entries and no other metadata."""
+    path = check_path(path)
+    formats = LOSSLESS | LOSSY if lossy else LOSSLESS
+    suffix = path.suffix.lower()
+    if suffix in LOSSY and not lossy:
+        raise ValueError(
+            f"{path}: JPEG discards the fine detail that a perturbation is made of; "
+            "save as .png, or pass lossy=True if you want that"
+        )
+    if suffix not in formats:
+        raise ValueError(f"{path}: unknown format '{path.suffix}'; use one of {', '.join(formats)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    with atomic(path) as temporary:
+        options = formats[suffix] | ({"exif": exif} if exif else {})
+        image.save(temporary, format=Image.registered_extensions()[suffix], **options)
+    return path
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name in the same folder: becomes `path` if the block succeeds, vanishes if it fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # the name must not be on the disk before the content
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names begin that `atomic` gives this path's unfinished files; they end in ".tmp"."""
+    short = len(os.fsencode(path.name)) <= 235  # file systems take 255 bytes
+    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}."

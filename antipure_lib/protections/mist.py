@@ -1,0 +1,59 @@
+"""Mist: a texture term and a semantic term, fused.  (Liang and Wu 2023, arXiv 2305.12683)"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..core.pgd import PGDState, pgd
+from ..customization.latent_diffusion import PROMPT, denoising_term, networks, sample_latents
+from .fixed_model import _check, _embed, _target
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+# Mist's code weighs a mean by 1e4 against a sum over the 4·64·64 numbers of a 512 px image's latent.
+MIST_WEIGHT = 1e4 / (4 * 64 * 64)
+
+
+def mist_steps(
+    pipe: "StableDiffusionPipeline",
+    x: torch.Tensor,
+    eta: float = 16 / 255,  # budget, [0, 1] units
+    steps: int = 100,
+    step_size: float = 1 / 255,  # [0, 1] units
+    seed: int = 0,
+    prompt: str = PROMPT,  # c
+    target: torch.Tensor | None = None,  # image or one per image of x, [0, 1]; None: `checkerboard`
+    weight: float = MIST_WEIGHT,  # w, of the semantic term
+    momentum: float = 0.0,
+    noise_samples: int = 1,  # draws of (t, ε) averaged in each step
+    random_start: bool = False,
+) -> Iterator[PGDState]:
+    """Mist, fused: minimise ‖z − E(target)‖² − w·E_{t,ε} ‖ε_θ(z_t,t,c) − ε‖², z ~ q(z|x+δ).  (2305.12683)
+
+    The texture term draws the latent to the target's, the semantic term is AdvDM's. The authors' w = 1e4 goes
+    with a sum in the first and a mean in the second; with means in both it is 1e4 / 16,384 ≈ 0.61.
+    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, terms "semantic" and "texture"
+    = −‖·‖². Raises ValueError as `advdm_steps` does.
+    """
+    images = _check(pipe, x, noise_samples=noise_samples)
+    z_target = _target(pipe, images, checkerboard(images.shape[-1]) if target is None else target)
+    embed = _embed(pipe, prompt)
+
+    def loss(x_adv, generator):
+        z0 = sample_latents(pipe, x_adv, generator)
+        semantic = denoising_term(pipe, z0, embed(), generator, noise_samples)
+        return {"semantic": semantic, "texture": -(z0 - z_target).square().mean((1, 2, 3))}
+
+    options = {"momentum": momentum, "random_start": random_start, "models": networks(pipe)}
+    return pgd(loss, images, eta, steps, step_size, seed, weights={"semantic": weight}, **options)
+
+
+def checkerboard(side: int, cells: int = 8) -> torch.Tensor:
+    """A black and white checkerboard: dense and of high contrast, as Mist's own target is.
+
+    Returns 3×side×side in {0, 1}, the top left cell black.
+    """
+    index = torch.arange(side) * cells // side
+    return ((index[:, None] + index) % 2).float().expand(3, side, side)

@@ -1,0 +1,41 @@
+"""PhotoGuard's encoder attack.  (Salman et al. 2023, arXiv 2302.06588)"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..core.pgd import PGDState, pgd
+from ..customization.latent_diffusion import networks, posterior
+from .fixed_model import _check, _target
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+def photoguard_steps(
+    pipe: "StableDiffusionPipeline",
+    x: torch.Tensor,
+    eta: float = 16 / 255,  # budget, [0, 1] units
+    steps: int = 100,
+    step_size: float = 1 / 255,  # [0, 1] units
+    seed: int = 0,  # only a random start needs it
+    target: torch.Tensor | None = None,  # image or one per image of x, [0, 1]; None: mid-grey
+    momentum: float = 0.0,
+    random_start: bool = False,
+) -> Iterator[PGDState]:
+    """PhotoGuard's encoder attack: minimise ‖E(x+δ) − E(target)‖², E the mean latent.  (arXiv 2302.06588)
+
+    The grey target is the paper's own example: it holds nothing of the photo, nor of any other.
+    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, term "loss" = −‖·‖².
+    Raises ValueError as `pgd` does, for images not of the model's size, a model in half precision.
+    """
+    images = _check(pipe, x)
+    z_target = _target(pipe, images, torch.full_like(images[0], 0.5) if target is None else target)
+
+    def loss(x_adv, generator):
+        mean, _ = posterior(pipe, x_adv)
+        return -(mean - z_target).square().mean((1, 2, 3))
+
+    options = {"momentum": momentum, "random_start": random_start, "models": networks(pipe)}
+    return pgd(loss, images, eta, steps, step_size, seed, **options)

@@ -1,0 +1,145 @@
+"""SimAC: ASPL at selected timesteps, with feature interference.  (Wang et al. 2024, arXiv 2312.07865)"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..core.pgd import PGDState, pgd
+from ..customization.latent_diffusion import (
+    PROMPT,
+    check_size,
+    denoising_error,
+    networks,
+    posterior,
+    sample_latents,
+)
+from ..runtime.checks import check_counts
+from ..runtime.noise import randn
+from .anti_dreambooth import Embed, Loss, aspl_steps
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+def simac_steps(
+    pipe: "StableDiffusionPipeline",
+    x: torch.Tensor,
+    set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
+    eta: float = 16 / 255,  # budget, [0, 1] units
+    steps: int = 100,  # of ASPL's PGD; the selection's gradients come on top
+    step_size: float = 1 / 255,  # [0, 1] units
+    seed: int = 0,
+    prompt: str = PROMPT,
+    interference: float = 1.0,  # weight of the feature term
+    detached: bool = False,  # the feature term without its gradient, as in the authors' code
+    candidates: int = 5,  # these and the next two: see `greedy_timesteps`
+    radius: int = 20,
+    keep: int = 100,
+    **options,
+) -> Iterator[PGDState]:
+    """SimAC: ASPL at greedily selected timesteps, plus feature interference.  (arXiv 2312.07865)
+
+    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², t uniform over the image's selected
+    timesteps, f_l from `last_block_features`, the same noise in both. The authors' code takes the second
+    term without its gradient, so that nothing but the selected timesteps tells it from ASPL (and compares
+    with the round's first x+δ, not with x). Its budget, "16" of 255 in [−1, 1], is 8/255 here.
+
+    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. options: every further argument of `aspl_steps` but
+    noise_samples and make_loss. States: see `PGDState`, terms "loss" and "features" (the weight included).
+    Errors as in `aspl_steps` and `greedy_timesteps`.
+    """
+    images = check_size(pipe, x, "x").to(pipe.unet.device)
+    selection = {"candidates": candidates, "radius": radius, "keep": keep}
+    _check_selection(**selection)
+
+    def make_loss(surrogate: "StableDiffusionPipeline", embed: Embed) -> Loss:
+        # The surrogate has learned nothing yet: as in the authors' code, the pretrained model selects.
+        timesteps = greedy_timesteps(surrogate, images, embed, eta, step_size, seed, **selection)
+        chances = timesteps.double()
+
+        def loss(x_adv, generator):
+            mean, std = posterior(surrogate, torch.cat([x_adv, images]))
+            shape = (len(x_adv), *mean.shape[1:])
+            noise, eps = (randn(shape, generator, mean.device).to(mean.dtype) for _ in range(2))
+            t = torch.multinomial(chances, 1, generator=generator).flatten().to(mean.device)
+            z0 = mean + std * torch.cat([noise, noise])
+            with last_block_features(surrogate.unet) as layers:
+                errors = denoising_error(surrogate, z0, torch.cat([eps, eps]), torch.cat([t, t]), embed())
+            pairs = [layer.chunk(2) for layer in layers]  # of x + δ and of x
+            features = sum((ours - clean).square().mean((1, 2, 3)) for ours, clean in pairs) / len(pairs)
+            features = interference * (features.detach() if detached else features)
+            return {"loss": errors[: len(x_adv)], "features": features}
+
+        return loss
+
+    return aspl_steps(pipe, x, set_a, eta, steps, step_size, seed, prompt, make_loss=make_loss, **options)
+
+
+def greedy_timesteps(
+    pipe: "StableDiffusionPipeline",
+    x: torch.Tensor,
+    embed: Embed,
+    eta: float = 16 / 255,  # budget, [0, 1] units
+    step_size: float = 1 / 255,  # [0, 1] units
+    seed: int = 0,
+    candidates: int = 5,  # timesteps that are compared in a step
+    radius: int = 20,  # of the interval that is deleted in a step
+    keep: int = 100,  # at most so many timesteps remain
+) -> torch.Tensor:
+    """SimAC's adaptive greedy selection: the timesteps at which a pixel's gradient is large.  (2312.07865)
+
+    A step: draw a few of the remaining timesteps; the score of t is Σ|∂‖ε_θ(z_t,t,c) − ε‖²/∂x|. Delete the
+    interval t_min − radius … t_min + radius around the lowest; move x by a PGD step at the highest. Each
+    image on its own, until at most `keep` timesteps remain to it. x: N×3×H×W in [0, 1].
+    Returns a bool tensor N×T on the CPU, True for a selected timestep.
+    Raises ValueError for candidates < 1, radius < 0, keep ≤ 2·radius.
+    """
+    _check_selection(candidates, radius, keep)
+    every = torch.arange(pipe.scheduler.config.num_train_timesteps)
+    remaining = torch.ones((len(x), len(every)), dtype=torch.bool)
+
+    def error(images, t, generator):
+        z0 = sample_latents(pipe, images, generator)
+        eps = randn(z0.shape, generator, z0.device).to(z0.dtype)
+        return denoising_error(pipe, z0, eps, t.flatten().to(z0.device), embed())
+
+    def loss(x_adv, generator):
+        t = torch.multinomial(remaining.double(), candidates, replacement=True, generator=generator)
+        copies = x_adv.detach().repeat_interleave(candidates, 0).requires_grad_()
+        (gradient,) = torch.autograd.grad(error(copies, t, generator).sum(), copies)
+        scores = gradient.abs().sum((1, 2, 3)).view_as(t).cpu()
+        t_min = t.gather(1, scores.argmin(1, keepdim=True))
+        t_max = t.gather(1, scores.argmax(1, keepdim=True))
+        unfinished = remaining.sum(1, keepdim=True) > keep
+        remaining[unfinished & ((every - t_min).abs() <= radius)] = False
+        return error(x_adv, t_max, generator)
+
+    # Every step takes t_min at least, so there are steps enough.
+    states = pgd(loss, x, eta, len(every), step_size, seed, models=networks(pipe))
+    while (remaining.sum(1) > keep).any():
+        next(states)
+    return remaining
+
+
+@contextmanager
+def last_block_features(unet: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Inside the block: collects f_l, the residual branch's output of each ResNet layer in the last up block.
+
+    In Stable Diffusion these are the decoder's layers 9, 10 and 11, which SimAC interferes with.
+    """
+    found: list[torch.Tensor] = []
+    layers = [resnet.conv2 for resnet in unet.up_blocks[-1].resnets]
+    handles = [layer.register_forward_hook(lambda *call: found.append(call[-1])) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_selection(candidates, radius, keep) -> None:
+    check_counts(candidates=candidates)
+    if not 0 <= 2 * radius < keep:
+        raise ValueError(f"radius must be 0 … (keep−1)/2, got {radius} with keep={keep}: too much is deleted")

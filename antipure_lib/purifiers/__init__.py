@@ -1,0 +1,1 @@
+"""What an abuser does first: purifiers by name, one method per file."""

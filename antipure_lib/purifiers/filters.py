@@ -1,0 +1,61 @@
+"""Purifiers without a model: JPEG, blur, resizing."""
+
+import io
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from ..core.images import check_image, from_pil, to_pil
+
+
+def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor, quality: int = 95) -> float:
+    """Share of a perturbation that JPEG leaves along it.
+
+    ⟨JPEG(x+δ) − JPEG(x), δ⟩ / ⟨δ, δ⟩: 1 where it all stays, 0 where nothing of it does.
+    x, x_protected: 3×H×W in [0, 1]. quality: 1 … 95; `save_image` writes 95. nan where they are equal.
+    """
+    delta = (x_protected - x).double()
+    left = (jpeg(x_protected, quality) - jpeg(x, quality)).double()
+    return ((left * delta).sum() / delta.square().sum()).item()
+
+
+def jpeg(x: torch.Tensor, quality: int = 75, subsampling: str = "4:2:0") -> torch.Tensor:
+    """JPEG and back. quality: 1 … 95. subsampling of the colours: "4:2:0", "4:2:2" or "4:4:4"."""
+    images = check_image(x)
+    if subsampling not in ("4:2:0", "4:2:2", "4:4:4"):
+        raise ValueError(f"subsampling must be '4:2:0', '4:2:2' or '4:4:4', got {subsampling!r}")
+    if not 1 <= quality <= 95:
+        raise ValueError(f"quality must be 1 … 95, got {quality}")
+    out = []
+    for image in images:
+        file = io.BytesIO()
+        to_pil(image).save(file, format="JPEG", quality=quality, subsampling=subsampling)
+        out.append(from_pil(Image.open(file)))
+    return torch.stack(out).to(x).view_as(x)
+
+
+def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
+    """Gaussian blur with mirrored borders. sigma: in pixels; the kernel ends at 4·sigma, within the image."""
+    images = check_image(x)
+    radius = int(4 * sigma + 0.5)
+    if sigma <= 0 or radius >= min(images.shape[-2:]):
+        raise ValueError(f"sigma must be positive and 4·sigma smaller than the image, got {sigma}")
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = (-0.5 * (offsets / sigma).square()).exp()
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    padded = F.pad(images, [radius] * 4, mode="reflect")
+    blurred = F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.mT, groups=3)
+    return blurred.clamp(0, 1).view_as(x)
+
+
+def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
+    """Shrink by `factor` (0 < factor ≤ 1) and enlarge to the old size; bicubic, antialiased."""
+    images = check_image(x)
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor must be in (0, 1], got {factor}")
+    size = images.shape[-2:]
+    small = [max(1, round(side * factor)) for side in size]
+    for target in (small, size):
+        images = F.interpolate(images, target, mode="bicubic", antialias=True).clamp(0, 1)
+    return images.view_as(x)

@@ -1,0 +1,1 @@
+"""How things run: devices, memory, seeds, hashes. It knows no method."""

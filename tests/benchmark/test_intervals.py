@@ -1,0 +1,68 @@
+"""Bootstrap against a normal sample's closed form, sign flips against enumeration, Holm against step-down."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antipure_lib.benchmark.intervals import bootstrap_interval, holm, paired_test
+
+
+def test_interval_of_a_large_sample_is_the_normal_one():
+    values = np.random.default_rng(0).normal(3, 2, size=2000)
+    found = bootstrap_interval(values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_interval_leaves_nan_out_and_says_when_it_knows_nothing():
+    assert bootstrap_interval([1, 2, np.nan, 4]) == bootstrap_interval([1, 2, 4])
+    one = bootstrap_interval([5.0, np.nan])
+    assert one.mean == 5 and one.n == 1 and np.isnan(one.low) and np.isnan(one.high)
+    assert np.isnan(bootstrap_interval([]).mean)
+    with pytest.raises(ValueError, match="confidence"):
+        bootstrap_interval([1, 2], confidence=95)
+
+
+def test_a_wider_confidence_gives_a_wider_interval():
+    values = np.random.default_rng(1).normal(size=8)
+    narrow, wide = bootstrap_interval(values, 0.8), bootstrap_interval(values, 0.99)
+    assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
+
+
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=7))
+def test_paired_test_counts_the_sign_flips_that_are_as_extreme(differences):
+    a = {str(k): float(value) for k, value in enumerate(differences)}
+    b = dict.fromkeys(a, 0.0)
+    flipped = np.array(
+        [np.mean(np.multiply(signs, differences)) for signs in product([1, -1], repeat=len(a))]
+    )
+    at_least = (np.abs(flipped) >= abs(np.mean(differences)) - 1e-9).mean()
+    assert paired_test(a, b) == pytest.approx(at_least, abs=1e-9)
+
+
+def test_paired_test_uses_the_people_that_both_know():
+    a = {"p1": 1.0, "p2": 2.0, "p3": 3.0, "p4": 4.0, "p9": np.nan}
+    b = {"p1": 0.0, "p2": 1.0, "p3": 2.0, "p9": 0.0}
+    assert paired_test(a, b) == pytest.approx(2 / 2**3)
+    assert np.isnan(paired_test(a, {"p1": 0.0}))
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.999))
+def test_holm_rejects_what_its_step_down_rule_rejects(p_values, alpha):
+    rejected, m = set(), len(p_values)
+    for k, (p, name) in enumerate(sorted((p, name) for name, p in p_values.items())):
+        if p * (m - k) > alpha:
+            break
+        rejected.add(name)
+    assert {name for name, p in holm(p_values).items() if p <= alpha} == rejected
+
+
+def test_holm_lets_unknown_values_be():
+    adjusted = holm({"a": 0.01, "b": np.nan, "c": 0.04})
+    assert adjusted["a"] == pytest.approx(0.02) and adjusted["c"] == pytest.approx(0.04)
+    assert np.isnan(adjusted["b"])

@@ -1,0 +1,174 @@
+"""Tables and figures of the benchmark on made-up rows whose means are known."""
+
+import itertools
+
+import matplotlib
+import numpy as np
+import pytest
+
+import antipure_lib
+from antipure_lib.benchmark import figures
+from antipure_lib.benchmark.intervals import Interval, bootstrap_interval, holm, paired_test
+from antipure_lib.benchmark.tables import (
+    by_person,
+    comparable,
+    comparison,
+    interval_of,
+    result_table,
+    select,
+    write_interval,
+)
+from antipure_lib.purifiers.registry import purify
+
+matplotlib.use("Agg")
+PEOPLE = [f"p{k:02}" for k in range(1, 9)]
+EFFECT = {"none": 0.0, "random": -0.01, "antipure": -0.2}
+SHOWN = ["clean photos", "random", "antipure"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    generator = np.random.default_rng(0)
+    made = []
+    for protect, purify_with, identity, seed in itertools.product(
+        EFFECT, ["gridpure10", "gridpure40"], PEOPLE, [0, 1]
+    ):
+        ism = 0.9 + EFFECT[protect] * (2 if purify_with == "gridpure40" else 1) + generator.normal(0, 0.01)
+        lpips = np.nan if protect == "none" else 0.1 * (protect == "random") + 0.05
+        known = dict(protect=protect, purify=purify_with, customize="lora", identity=identity, seed=seed)
+        made.append(
+            known | dict(ism=ism, lpips=lpips, distance=1 - ism, fdfr=0.0, frechet=15.0, brisque=np.nan)
+        )
+    return made
+
+
+def test_select_takes_values_and_lists(rows):
+    assert len(select(rows, protect="none")) == len(rows) / 3
+    assert len(select(rows, protect=["none", "random"], purify="gridpure10", seed=1)) == 2 * len(PEOPLE)
+
+
+def test_a_person_counts_once_however_many_seeds(rows):
+    own = select(rows, protect="antipure", purify="gridpure10")
+    means = by_person(own, "ism")
+    assert list(means) == PEOPLE
+    two = [row["ism"] for row in own if row["identity"] == "p03"]
+    assert means["p03"] == pytest.approx(sum(two) / 2)
+    assert interval_of(own, "ism") == bootstrap_interval(list(means.values()))
+    assert interval_of(own, "ism").n == len(PEOPLE)
+    assert np.isnan(by_person(select(rows, protect="none"), "lpips")["p01"])
+
+
+def test_comparable_rows_are_of_people_and_seeds_that_all_methods_have(rows):
+    assert comparable(rows) == rows and comparable([]) == []
+    some = [
+        row
+        for row in rows
+        if row["purify"] == "gridpure40"
+        and not (row["protect"] == "antipure" and row["identity"] > "p05")
+        and not (row["protect"] == "random" and (row["identity"], row["seed"]) == ("p02", 1))
+    ]
+    units = [(person, seed) for person in PEOPLE[:5] for seed in (0, 1)]
+    units.remove(("p02", 1))
+    found = comparable(some)
+    assert {name: len(select(found, protect=name)) for name in EFFECT} == dict.fromkeys(EFFECT, len(units))
+    assert {(row["identity"], row["seed"]) for row in found} == set(units)
+
+
+def test_the_first_person_of_a_method_costs_the_others_nothing(rows):
+    one = [row for row in rows if row["protect"] != "antipure" or row["identity"] == "p01"]
+    assert {row["protect"] for row in comparable(one)} == {"none", "random"}
+    assert len(comparable(one)) == len(rows) * 2 / 3
+    alone = select(one, identity="p01")
+    assert comparable(alone) == alone
+
+
+@pytest.mark.parametrize("few, kept", [(3, 8), (4, 4)])
+def test_a_method_counts_once_half_as_many_people_have_it(rows, few, kept):
+    some = [row for row in rows if row["protect"] != "antipure" or row["identity"] in PEOPLE[:few]]
+    found = comparable(some)
+    assert {row["identity"] for row in found} == set(PEOPLE[:kept])
+    assert {row["protect"] for row in found} == (set(EFFECT) if kept == few else {"none", "random"})
+
+
+def test_one_person_is_too_few_where_others_have_two(rows):
+    some = [
+        row
+        for row in select(rows, identity=PEOPLE[:2])
+        if row["identity"] == "p01" or row["protect"] == "none"
+    ]
+    assert {row["protect"] for row in comparable(some)} == {"none"}
+
+
+def test_comparison_is_holms_of_the_paired_tests(rows):
+    own = select(rows, purify="gridpure10")
+    figure = {name: by_person(select(own, protect=name), "ism") for name in EFFECT}
+    alone = {name: paired_test(figure["antipure"], figure[name]) for name in ("none", "random")}
+    assert comparison(own, "ism") == holm(alone)
+    assert alone["none"] == pytest.approx(2 / 2 ** len(PEOPLE))  # every person moved one way
+
+
+def test_result_table_has_a_line_a_protection(rows):
+    lines = result_table(select(rows, purify="gridpure40"))
+    assert [line["protection"] for line in lines] == SHOWN
+    assert lines[2]["ism ↓"].startswith("0.5") and "[" in lines[2]["ism ↓"]
+    assert lines[0]["brisque ↑"] == "–" and lines[0]["frechet ↑"] == "15.0 [15.0, 15.0]"
+    assert [line["p (ism, against antipure)"] for line in lines] == ["0.016", "0.016", ""]
+    assert write_interval(Interval(0.5, np.nan, np.nan, 1)) == "0.500"
+
+
+def test_a_person_without_a_face_is_not_counted(rows):
+    some = select(rows, purify="gridpure40")
+    blank = [
+        row | {"ism": np.nan} if row["identity"] == "p01" and row["protect"] == "none" else row
+        for row in some
+    ]
+    assert [line["people"] for line in result_table(blank)] == [str(len(PEOPLE) - 1)] + [str(len(PEOPLE))] * 2
+
+
+def test_iterations_figure_shows_the_means_and_intervals(rows):
+    axis = figures.show_iterations(rows, "ism").axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["gridpure10", "gridpure40"]
+    line = axis.containers[2].lines[0]
+    wanted = [
+        interval_of(select(rows, protect="antipure", purify=p), "ism") for p in ("gridpure10", "gridpure40")
+    ]
+    np.testing.assert_allclose(line.get_ydata(), [i.mean for i in wanted])
+    low, high = axis.containers[2].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((wanted[0].low, wanted[0].high))
+    assert "↓" in axis.get_ylabel()
+
+
+def test_means_stand_in_panels_with_their_intervals(rows):
+    panels = {"weak": select(rows, purify="gridpure10"), "one person": select(rows, identity="p01", seed=0)}
+    axes = figures.show_means(panels, "ism").axes
+    assert [axis.get_title() for axis in axes] == list(panels)
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == SHOWN
+    wanted = interval_of(select(rows, purify="gridpure10", protect="antipure"), "ism")
+    low, high = axes[0].containers[2].lines[2][0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((wanted.low, wanted.high))
+    assert float(axes[0].containers[2].lines[0].get_xdata()[0]) == pytest.approx(wanted.mean)
+    assert np.size(axes[1].containers[0].lines[2][0].get_segments()[0]) == 0  # one person: no interval
+
+
+def test_pareto_leaves_out_what_changes_no_photo(rows):
+    axis = figures.show_pareto(select(rows, purify="gridpure10")).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["random", "antipure"]
+    x, y = (float(values[0]) for values in axis.containers[0].lines[0].get_data())
+    assert x == pytest.approx(0.15) and y == pytest.approx(0.89, abs=0.01)
+
+
+def test_heat_map_is_darker_where_the_protector_wins(rows):
+    figure = figures.show_grid(rows, "ism")
+    image = figure.axes[0].images[0].get_array()
+    assert image[2].min() > image[:2].max()  # ISM is to be low, so AntiPure's line is darkest
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[0] == f"{interval_of(select(rows, protect='none', purify='gridpure10'), 'ism').mean:.3f}"
+
+
+def test_a_protection_looks_the_same_in_every_figure(rows):
+    names = list(EFFECT)
+    assert len({(s["color"], s["marker"]) for s in (figures.style(names, n) for n in names)}) == len(names)
+
+
+def test_the_package_offers_the_function_and_not_its_module():
+    assert antipure_lib.purify is purify

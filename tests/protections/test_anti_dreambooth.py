@@ -1,0 +1,352 @@
+"""Anti-DreamBooth and SimAC against loops written with torch and diffusers alone, on a tiny random model."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.training_utils import compute_snr
+from latent_references import (
+    PROMPT,
+    assert_same_step,
+    embedding,
+    first_step,
+    generator,
+    reference_advdm,
+    reference_error,
+    reference_latents,
+)
+from tiny import tiny_stable_diffusion
+
+from antipure_lib.core.images import quantise_within
+from antipure_lib.customization.dreambooth import dreambooth
+from antipure_lib.customization.generate import generate
+from antipure_lib.customization.latent_diffusion import text_embeddings
+from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.protections.advdm import advdm_steps
+from antipure_lib.protections.anti_dreambooth import aspl_steps, fsmg_steps
+from antipure_lib.protections.simac import greedy_timesteps, last_block_features, simac_steps
+
+CLASS_PROMPT = "a photo of a person"
+FAST = {"candidates": 2, "radius": 200, "keep": 600}  # a selection of one or two steps
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_stable_diffusion()
+
+
+def photos(n=4, seed=3):
+    return torch.rand((n, 3, 16, 16), generator=generator(seed))
+
+
+def call(attack, pipe, x, set_a=None, **options):
+    """The attack with little training, and a quick selection of timesteps."""
+    quick = {"prior_weight": 0, "surrogate_steps": 1, "lr": 1e-3}
+    if attack is simac_steps:
+        quick |= FAST
+    return attack(pipe, x, photos() if set_a is None else set_a, **(quick | options))
+
+
+ATTACKS = [fsmg_steps, aspl_steps, simac_steps]
+
+
+def weights(pipe):
+    return {
+        f"{part}.{name}": value.clone()
+        for part in ("vae", "unet", "text_encoder")
+        for name, value in getattr(pipe, part).state_dict().items()
+    }
+
+
+# FSMG
+
+
+def test_fsmg_is_advdm_on_the_dreambooth_of_set_a(pipe, pictures):
+    x, set_a, prior = pictures(2), photos(), photos(seed=8)
+    learning = {"steps": 2, "lr": 1e-2, "prior_images": prior, "seed": 5}
+    trained = dreambooth(pipe, set_a, prompt=PROMPT, **learning)
+    expected = list(advdm_steps(trained, x, steps=3, seed=5))
+    options = {"surrogate_steps": 2, "lr": 1e-2, "prior_images": prior}
+    states = list(fsmg_steps(pipe, x, set_a, steps=3, seed=5, **options))
+    for ours, theirs in zip(states, expected, strict=True):
+        assert torch.equal(ours.x_adv, theirs.x_adv)
+    untrained = list(advdm_steps(pipe, x, steps=3, seed=5))
+    assert not torch.equal(states[-1].x_adv, untrained[-1].x_adv)
+
+
+# ASPL
+
+
+def train(pipe, subject, prior, g, steps, lr):
+    """DreamBooth in place, as in the customization's own test; draws in the library's order."""
+    parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+    for _ in range(steps):
+        found = []
+        for images in (subject, prior):
+            order = torch.randperm(len(images), generator=g)
+            found.append(reference_latents(pipe, images[order], g).detach())
+        z0 = torch.cat(found)
+        eps = torch.randn(z0.shape, generator=g)
+        first, n = torch.rand(1, generator=g).item(), len(subject)  # the rest of t a n-th apart
+        t = torch.tensor([int(1000 * ((first + k / n) % 1)) for k in range(n)] * 2)
+        prompts = [PROMPT] * len(subject) + [CLASS_PROMPT] * len(prior)
+        c = pipe.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
+        errors = (pipe.unet(pipe.scheduler.add_noise(z0, eps, t), t, c).sample - eps).square()
+        errors = errors.mean((1, 2, 3)) * (5 / compute_snr(pipe.scheduler, t)).clamp(max=1)
+        loss = errors[:n].mean() + errors[n:].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+
+def aspl_written_out(pipe, x, set_a, prior, seed, phases):
+    """Rounds of three steps, seven in all: θ' from θ by set A, PGD, θ by the perturbed photos."""
+    learning, attack = generator(seed), generator(seed)
+    model, x_adv, losses = copy.deepcopy(pipe), x, []
+    for steps in (3, 3, 1):
+        surrogate = copy.deepcopy(model)
+        if "clean" in phases:
+            train(surrogate, set_a, prior, learning, steps=2, lr=1e-2)
+        for _ in range(steps):
+            leaf = x_adv.clone().requires_grad_()
+            loss = reference_advdm(surrogate, leaf, attack)
+            losses.append(loss.detach())
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            x_adv = (x_adv + gradient.sign() / 255).clamp(0, 1)
+        if "perturbed" in phases:
+            train(model, x_adv, prior, learning, steps=2, lr=1e-2)
+    return torch.stack(losses)
+
+
+def test_aspl_against_a_loop_written_out(pipe, pictures):
+    x, set_a, prior = pictures(4), photos(), photos(seed=8)
+    options = {"surrogate_steps": 2, "round_steps": 3, "lr": 1e-2, "prior_images": prior}
+    states = list(aspl_steps(pipe, x, set_a, steps=7, seed=6, **options))
+    ours = torch.stack([state.losses["loss"] for state in states])
+
+    def distance(*phases):
+        return (ours - aspl_written_out(pipe, x, set_a, prior, 6, phases)).abs().max()
+
+    # Adam divides by |gradient|: where that is all but zero, rounding decides, and what follows drifts apart.
+    assert distance("clean", "perturbed") < 0.004
+    assert min(distance("clean"), distance("perturbed")) > 0.04
+
+
+def test_aspls_surrogate_learns_between_the_rounds_only(pipe, pictures):
+    """A hook on the caller's UNet is copied with it, so it sees the surrogates at work."""
+    seen = []
+
+    def watch(unet, args, out):
+        if args[0].requires_grad:  # PGD's calls: there the gradient goes to the images
+            seen.append((unet, unet.conv_out.weight.clone(), any(p.requires_grad for p in unet.parameters())))
+
+    handle = pipe.unet.register_forward_hook(watch)
+    try:
+        list(call(aspl_steps, pipe, pictures(), steps=5, round_steps=2))
+    finally:
+        handle.remove()
+    assert len(seen) == 5 and not any(trained for _, _, trained in seen)
+    assert all(unet is seen[0][0] is not pipe.unet for unet, _, _ in seen)
+    same = [torch.equal(a, b) for (_, a, _), (_, b, _) in zip(seen, seen[1:], strict=False)]
+    assert same == [True, False, True, False]
+    assert not torch.equal(seen[0][1], pipe.unet.conv_out.weight)
+
+
+def test_aspls_prior_is_generated_from_the_class_prompt(pipe, pictures):
+    generated = generate(pipe, CLASS_PROMPT, n=2, seed=4)
+    options = {"prior_weight": 1.0, "seed": 4, "steps": 2, "round_steps": 1, "lr": 1e-2}
+    *_, own = call(aspl_steps, pipe, pictures(), n_prior=2, **options)
+    *_, given = call(aspl_steps, pipe, pictures(), prior_images=generated, **options)
+    *_, without = call(aspl_steps, pipe, pictures(), **(options | {"prior_weight": 0}))
+    assert torch.equal(own.x_adv, given.x_adv) and not torch.equal(own.x_adv, without.x_adv)
+
+
+def test_aspl_with_rounds_longer_than_the_run_is_fsmg(pipe, pictures):
+    options = {"steps": 4, "surrogate_steps": 2, "seed": 2}
+    *_, aspl = call(aspl_steps, pipe, pictures(2), round_steps=4, **options)
+    *_, fsmg = call(fsmg_steps, pipe, pictures(2), decay=False, warmup=0, **options)
+    assert torch.equal(aspl.x_adv, fsmg.x_adv)
+
+
+# SimAC
+
+
+def test_greedy_selection_against_brute_force(pipe, pictures):
+    """Candidate by candidate, with sets; the draws come in the library's order."""
+    x, eta, step_size, seed, candidates, radius, keep = pictures(2), 3 / 255, 2 / 255, 7, 4, 90, 300
+    embed = text_embeddings(pipe, [PROMPT])
+    options = {"candidates": candidates, "radius": radius, "keep": keep}
+    ours = greedy_timesteps(pipe, x, embed, eta, step_size, seed, **options)
+
+    g, left, x_adv = generator(seed), [set(range(1000)) for _ in x], x.clone()
+    while any(len(times) > keep for times in left):
+        mask = torch.tensor([[float(t in times) for t in range(1000)] for times in left], dtype=torch.float64)
+        drawn = torch.multinomial(mask, candidates, replacement=True, generator=g)
+        shape = (len(x) * candidates, 4, 8, 8)
+        noise, eps = (torch.randn(shape, generator=g).view(len(x), candidates, 4, 8, 8) for _ in "ab")
+        best = []
+        for i, times in enumerate(left):
+            scores = {}
+            for k, t in enumerate(drawn[i].tolist()):
+                gradient = image_gradient(pipe, x_adv[i : i + 1], noise[i, k], eps[i, k], t)
+                scores[k] = gradient.abs().sum().item()
+            t_min, t_max = (drawn[i][choose(scores, key=scores.get)].item() for choose in (min, max))
+            if len(times) > keep:
+                times -= set(range(t_min - radius, t_min + radius + 1))
+            best.append(t_max)
+        noise, eps = (torch.randn((len(x), 4, 8, 8), generator=g) for _ in "ab")
+        gradients = [image_gradient(pipe, x_adv[i : i + 1], noise[i], eps[i], best[i]) for i in range(len(x))]
+        x_adv = x_adv + step_size * torch.cat(gradients).sign()
+        x_adv = torch.minimum(torch.maximum(x_adv, x - eta), x + eta).clamp(0, 1)
+    assert [set(row.nonzero().flatten().tolist()) for row in ours] == left
+    assert (ours.sum(1) <= keep).all() and (ours.sum(1) >= keep - 2 * radius).all()
+    assert not torch.equal(*ours)
+
+
+def image_gradient(pipe, x, noise, eps, t):
+    leaf = x.clone().requires_grad_()
+    posterior = pipe.vae.encode(2 * leaf - 1).latent_dist
+    z0 = pipe.vae.config.scaling_factor * (posterior.mean + posterior.std * noise)
+    error = reference_error(pipe, z0, eps[None], torch.tensor([t]))
+    return torch.autograd.grad(error.sum(), leaf)[0]
+
+
+def test_features_are_the_residual_branches_of_the_last_up_block(pipe):
+    """A ResNet layer's output is (shortcut + residual branch) / scale: what is left without the shortcut."""
+    found, calls = [], []
+    layers = pipe.unet.up_blocks[-1].resnets
+    handles = [layer.register_forward_hook(lambda *call: calls.append(call)) for layer in layers]
+    try:
+        with torch.no_grad(), last_block_features(pipe.unet) as found:
+            pipe.unet(torch.randn((2, 4, 8, 8), generator=generator()), 5, embedding(pipe).expand(2, -1, -1))
+            expected = [
+                out * layer.output_scale_factor
+                - (layer.conv_shortcut(args[0]) if layer.conv_shortcut else args[0])
+                for layer, args, out in calls
+            ]
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(found) == len(layers) == 2
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert not any(layer.conv2._forward_hooks for layer in layers)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_simacs_first_step(pipe, pictures, detached):
+    """Against the formula: the same noise in x + δ and x, timesteps from the pretrained model's selection."""
+    x, set_a = pictures(2), photos()
+    options = {"seed": 5, "interference": 5000.0, "random_start": True}
+    state = next(call(simac_steps, pipe, x, set_a, eta=0.05, detached=detached, **options))
+    selected = greedy_timesteps(pipe, x, text_embeddings(pipe, [PROMPT]), 0.05, 1 / 255, 5, **FAST)
+    surrogate = dreambooth(pipe, set_a, steps=1, prior_weight=0, lr=1e-3, seed=5)
+
+    g = generator(5)
+    x_adv = (x + 0.05 * (2 * torch.rand(x.shape, generator=g) - 1)).clamp(0, 1)
+    noise, eps = (torch.randn((2, 4, 8, 8), generator=g) for _ in "ab")
+    t = torch.multinomial(selected.double(), 1, generator=g).flatten()
+    assert all(selected[i, t[i]] for i in range(2))
+
+    def error_and_features(x):
+        posterior = surrogate.vae.encode(2 * x - 1).latent_dist
+        z0 = surrogate.vae.config.scaling_factor * (posterior.mean + posterior.std * noise)
+        found = []
+        layers = surrogate.unet.up_blocks[-1].resnets
+        handles = [
+            layer.conv2.register_forward_hook(lambda *call: found.append(call[-1])) for layer in layers
+        ]
+        c = embedding(surrogate).expand(2, -1, -1)
+        prediction = surrogate.unet(surrogate.scheduler.add_noise(z0, eps, t), t, c).sample
+        for handle in handles:
+            handle.remove()
+        return (prediction - eps).square().mean((1, 2, 3)), torch.stack(found)
+
+    def terms(x_adv):
+        error, features = error_and_features(x_adv)
+        _, clean = error_and_features(x)
+        return error, 5000.0 * F.mse_loss(features, clean, reduction="none").mean((0, 2, 3, 4))
+
+    error, features = (term.detach() for term in terms(x_adv))
+    with_features, certain = first_step(lambda x_adv: sum(terms(x_adv)), x_adv)
+    without, certain_without = first_step(lambda x_adv: terms(x_adv)[0], x_adv)
+    assert (with_features != without).float().mean() > 0.1  # the term's gradient matters
+    expected, certain = (without, certain_without) if detached else (with_features, certain)
+    expected = torch.minimum(torch.maximum(expected, x - 0.05), x + 0.05)
+    assert_same_step(state, {"loss": error, "features": features}, (expected, certain))
+
+
+# all of them
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_callers_pipeline_stays_as_it_is(pipe, pictures, attack):
+    before, state = weights(pipe), torch.get_rng_state()
+    parameters = [*pipe.vae.parameters(), *pipe.unet.parameters(), *pipe.text_encoder.parameters()]
+    list(call(attack, pipe, pictures(), steps=3))
+    after = weights(pipe)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(p.requires_grad and p.grad is None for p in parameters)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_same_seed_same_bits(pipe, pictures, attack):
+    options = {"steps": 3, "random_start": True}
+    a, b, c = (list(call(attack, pipe, pictures(2), seed=s, **options))[-1].x_adv for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_budget_holds_for_the_saved_file(pipe, pictures, tmp_path, attack):
+    x, eta = pictures(2), 6 / 255
+    *_, state = call(attack, pipe, x, eta=eta, steps=9, random_start=True)
+    assert state.step == 9
+    protected = quantise_within(state.x_adv, x, eta)
+    for i in range(2):
+        saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
+        assert 5.5 / 255 < (saved - x[i]).abs().max() <= eta + 1e-6
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_half_precision_pipeline_is_attacked_in_float32(pipe, pictures, attack):
+    half = copy.deepcopy(pipe)
+    for model in (half.vae, half.unet, half.text_encoder):
+        model.bfloat16()
+    (state,) = call(attack, half, pictures(), steps=1)
+    assert state.x_adv.dtype == torch.float32 and state.losses["loss"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": torch.rand(3, 24, 16)}, "x: 24×16 pixels.*size=16"),
+        ({"set_a": torch.rand(3, 24, 16)}, "set_a: 24×16 pixels.*size=16"),
+        ({"set_a": photos() * 255}, "set_a must lie in"),
+        ({"eta": 16}, "eta"),
+        ({"steps": 0}, "steps"),
+        ({"momentum": 1}, "momentum"),
+        ({"surrogate_steps": 0}, "steps must be at least 1"),
+        ({"lr": 0}, "lr"),
+        ({"prior_images": photos()[..., :8]}, "prior_images: 16×8"),
+        ({"noise_samples": 0}, "noise_samples"),
+    ],
+    ids=lambda o: str(o)[:16],
+)
+def test_bad_arguments_are_named_before_the_training(pipe, pictures, attack, options, message):
+    with pytest.raises(ValueError, match=message):
+        call(attack, pipe, **({"x": pictures(1)} | options))
+
+
+def test_bad_arguments_of_rounds_and_selection(pipe, pictures):
+    with pytest.raises(ValueError, match="round_steps must be at least 1"):
+        call(aspl_steps, pipe, pictures(), round_steps=0)
+    with pytest.raises(ValueError, match="candidates must be at least 1"):
+        call(simac_steps, pipe, pictures(), candidates=0)
+    for radius in (50, -1):
+        with pytest.raises(ValueError, match="radius must be"):
+            call(simac_steps, pipe, pictures(), radius=radius, keep=100)

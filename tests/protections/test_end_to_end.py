@@ -1,0 +1,199 @@
+"""The gradient through purification against finite differences, diffusers' own chain and a whole graph."""
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antipure_lib.core.images import quantise_within
+from antipure_lib.core.tiles import extract, merge
+from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.protections.end_to_end import end_to_end_loss, end_to_end_steps, purify_chain, respaced
+from antipure_lib.purifiers.diffpure import gridpure_steps
+from antipure_lib.runtime.noise import image_generators
+from antipure_lib.runtime.unet import channels_last
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def near(x, size=0.05):
+    """x moved by random signs."""
+    return (x + size * torch.randn(x.shape, generator=generator(1), dtype=x.dtype).sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("size", "stride"), [((16, 16), 1), ((16, 24), 2)])
+def test_gradient_against_finite_differences(tiny_ddpm64, pictures, size, stride, checkpointing):
+    x = (0.25 + pictures(2, *size) / 2).double()
+    chain = {"t": 4, "stride": stride, "iterations": 2, "noise_samples": 2, "checkpointing": checkpointing}
+    loss = end_to_end_loss(tiny_ddpm64, x, **chain)
+    x_adv = near(x)
+    leaf = x_adv.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf, generator()).sum(), leaf)
+    assert gradient.abs().mean() > 0
+    h = 1e-6
+    for seed in range(2):
+        direction = torch.randn(x.shape, generator=generator(seed), dtype=torch.float64)
+        with torch.no_grad():
+            up, down = (loss(x_adv + s * h * direction, generator()).sum() for s in (1, -1))
+        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * h), rtol=1e-5, atol=1e-9)
+
+
+def test_checkpointing_changes_nothing_but_the_work(tiny_ddpm, pictures):
+    x, calls, results = pictures(2, 24, 24), [], []
+    handle = tiny_ddpm.unet.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    try:
+        for checkpointing, batch in ((False, None), (True, None), (True, 3)):
+            calls.clear()
+            options = {"iterations": 3, "checkpointing": checkpointing, "batch": batch}
+            loss = end_to_end_loss(tiny_ddpm, x, t=4, stride=2, **options)
+            leaf = near(x).requires_grad_()
+            value = loss(leaf, generator())
+            forward = sum(calls)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            results.append((value.detach(), gradient))
+            assert (sum(calls) > forward) == checkpointing
+    finally:
+        handle.remove()
+    for value, gradient in results[1:]:
+        torch.testing.assert_close(value, results[0][0], rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(gradient, results[0][1], rtol=1e-3, atol=1e-9)
+
+
+def test_first_iteration_is_gridpures(tiny_ddpm, pictures):
+    """The seed's noise and the same formula: only the rounding to 8 bits is left out."""
+    x = pictures(2, 24, 24)
+    expected = next(gridpure_steps(tiny_ddpm, x, t=3, gamma=0.3, seed=5)).x
+    with torch.no_grad(), channels_last(tiny_ddpm.unet):  # as GrIDPure computes
+        assert torch.equal(purify_chain(tiny_ddpm, x, [5], t=3, gamma=0.3), expected)
+
+
+def test_chain_is_its_iterations(tiny_ddpm, pictures):
+    x = pictures(2, 24, 24)
+    with torch.no_grad():
+        one = purify_chain(tiny_ddpm, x, [5], t=2)
+        assert torch.equal(purify_chain(tiny_ddpm, x, [5, 6], t=2), purify_chain(tiny_ddpm, one, [6], t=2))
+        first = purify_chain(tiny_ddpm, x[:1], [5, 6], t=2)
+    torch.testing.assert_close(first, purify_chain(tiny_ddpm, x, [5, 6], t=2)[:1].detach(), rtol=0, atol=1e-5)
+
+
+def test_respaced_chain_against_diffusers(tiny_ddpm, pictures):
+    """t=12, stride=4: diffusers' DDPMScheduler walks the timesteps 11, 7, 3."""
+    x = pictures(2)
+    ours = purify_chain(respaced(tiny_ddpm, 4), x, [8], t=3, gamma=0.0)
+
+    scheduler = DDPMScheduler()
+    scheduler.set_timesteps(timesteps=[11, 7, 3])
+    for i, own in enumerate(image_generators(8, 2)):
+        y = 2 * x[i : i + 1] - 1
+        noise = torch.randn(y.shape, generator=own)
+        y = scheduler.add_noise(y, noise, torch.tensor([11]))
+        for t in scheduler.timesteps:
+            with torch.no_grad():
+                y = scheduler.step(tiny_ddpm.unet(y, t).sample, t, y, generator=own).prev_sample
+        torch.testing.assert_close(ours[i], (y[0] / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
+
+
+@given(stride=st.integers(1, 9), steps=st.integers(1, 5))
+def test_respacing_starts_at_the_same_noise(tiny_ddpm, stride, steps):
+    levels = respaced(tiny_ddpm, stride).scheduler.alphas_cumprod
+    assert levels[steps - 1] == tiny_ddpm.scheduler.alphas_cumprod[stride * steps - 1]
+
+
+def test_loss_is_the_mean_square_of_what_purification_leaves(tiny_ddpm, pictures):
+    x = pictures(2, 16, 24)
+    x_adv = near(x)
+    with torch.no_grad():
+        loss = end_to_end_loss(tiny_ddpm, x, t=2, stride=1, iterations=2, gamma=0.2, noise_samples=2)
+        ours = loss(x_adv, generator(3))
+        seeds = torch.empty((2, 2), dtype=torch.long).random_(0, 2**31, generator=generator(3)).tolist()
+        expected = torch.zeros(2)
+        for first, second in seeds:
+            purified = [x_adv, x]
+            for seed in (first, second):
+                purified = [0.8 * diffpure_tiles(tiny_ddpm, y, 2, seed) + 0.2 * y for y in purified]
+            expected += (purified[0] - purified[1]).square().mean((1, 2, 3)) / 2
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-9)
+
+
+def diffpure_tiles(ddpm, x, t, seed):
+    """Image by image, with diffusers' scheduler."""
+    scheduler, out = DDPMScheduler(), []
+    for image, own in zip(x, image_generators(seed, len(x)), strict=True):
+        y = extract(2 * image[None] - 1, 16)
+        y = scheduler.add_noise(y, torch.randn(y.shape, generator=own), torch.tensor([t - 1]))
+        for s in reversed(range(t)):
+            y = scheduler.step(ddpm.unet(y, s).sample, s, y, generator=own).prev_sample
+        out.append(merge((y / 2 + 0.5).clamp(0, 1), (1, *image.shape), 16))
+    return torch.cat(out)
+
+
+def test_it_beats_random_noise(tiny_ddpm, pictures):
+    """‖Pure(x+δ) − Pure(x)‖ on noise that the attack never saw.
+
+    At t=10 the purifier with random weights keeps nearly every δ whole: there is nothing to win.
+    """
+    x, eta = pictures(2), 16 / 255
+    chain = {"t": 100, "stride": 25, "iterations": 2}
+    *_, state = end_to_end_steps(tiny_ddpm, x, eta=eta, steps=12, step_size=4 / 255, **chain)
+    random = (x + eta * torch.randn(x.shape, generator=generator(1)).sign()).clamp(0, 1)
+    judge = end_to_end_loss(tiny_ddpm, x, noise_samples=4, **chain)
+    with torch.no_grad():
+        ours, control = (judge(y, generator(77)) for y in (state.x_adv, random))
+    assert (ours > 1.2 * control).all()
+
+
+def test_parameters_are_frozen_in_the_recomputation_too(tiny_ddpm, pictures):
+    parameters = list(tiny_ddpm.unet.parameters())
+    seen = []
+    handle = tiny_ddpm.unet.register_forward_hook(
+        lambda *_: seen.append(any(p.requires_grad for p in parameters))
+    )
+    try:
+        next(end_to_end_steps(tiny_ddpm, pictures(), t=2, stride=1, iterations=1))
+    finally:
+        handle.remove()
+    assert seen == [False] * 6  # Pure(x), Pure(x+δ) and its recomputation, two steps each
+    assert all(p.requires_grad and p.grad is None for p in parameters)
+
+
+def test_same_seed_same_bits(tiny_ddpm, pictures):
+    state, x = torch.get_rng_state(), pictures(2)
+    options = {"t": 2, "stride": 1, "iterations": 1, "steps": 2}
+    a, b, c = (list(end_to_end_steps(tiny_ddpm, x, seed=s, **options))[-1].x_adv for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 30)])
+def test_budget_holds_for_the_saved_file(tiny_ddpm, pictures, tmp_path, size):
+    x, eta = pictures(1, *size), 6 / 255
+    *_, state = end_to_end_steps(tiny_ddpm, x, eta=eta, steps=4, t=2, stride=2, iterations=1)
+    assert state.x_adv.shape == x.shape
+    protected = quantise_within(state.x_adv, x, eta)
+    saved = load_image(save_image(protected[0], tmp_path / "x.png"))
+    assert 5.5 / 255 < (saved - x[0]).abs().max() <= eta + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"t": 0}, "t must be"),
+        ({"t": 1001}, "t must be"),
+        ({"iterations": 0}, "iterations"),
+        ({"gamma": 1.0}, "gamma"),
+        ({"noise_samples": 0}, "noise_samples must be at least 1"),
+        ({"stride": 0}, "stride must be at least 1"),
+        ({"stride": 3}, "stride must divide t=10.*got 3"),
+        ({"eta": 16}, "eta"),
+        ({"x": torch.rand(3, 15, 40)}, "smaller than a tile"),
+        ({"x": torch.rand(3, 16, 16) * 255}, "must lie in"),
+    ],
+    ids=lambda o: str(o)[:16],
+)
+def test_bad_arguments(tiny_ddpm, pictures, options, message):
+    with pytest.raises(ValueError, match=message):
+        end_to_end_steps(tiny_ddpm, **({"x": pictures(1)} | options))

@@ -1,0 +1,225 @@
+"""Attacks on one fixed latent model against losses written with diffusers' own functions, on a tiny model."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from latent_references import (
+    assert_same_step,
+    embedding,
+    first_step,
+    generator,
+    reference_advdm,
+    reference_error,
+    reference_latents,
+)
+from tiny import tiny_stable_diffusion
+
+from antipure_lib.core.images import quantise_within
+from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.protections.advdm import advdm_loss, advdm_steps
+from antipure_lib.protections.mist import MIST_WEIGHT, checkerboard, mist_steps
+from antipure_lib.protections.photoguard import photoguard_steps
+
+ATTACKS = [advdm_steps, photoguard_steps, mist_steps]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_stable_diffusion()
+
+
+def mean_latents(pipe, x):
+    return (pipe.vae.config.scaling_factor * pipe.vae.encode(2 * x - 1).latent_dist.mean).detach()
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("noise_samples", [1, 3])
+def test_advdm_against_diffusers(pictures, prediction_type, noise_samples):
+    pipe, x = tiny_stable_diffusion(prediction_type=prediction_type), pictures(2)
+    state = next(advdm_steps(pipe, x, seed=4, noise_samples=noise_samples))
+
+    def loss(x):
+        return reference_advdm(pipe, x, generator(4), noise_samples)
+
+    assert_same_step(state, {"loss": loss(x).detach()}, first_step(loss, x))
+
+
+@pytest.mark.parametrize("target", [None, "picture"])
+def test_photoguard_against_diffusers(pipe, pictures, target):
+    x, picture = pictures(2), pictures(1, seed=5)
+    target = picture if target else None
+    state = next(photoguard_steps(pipe, x, target=target))
+    z_target = mean_latents(pipe, torch.full((1, 3, 16, 16), 0.5) if target is None else picture)
+
+    def loss(x):
+        z = pipe.vae.config.scaling_factor * pipe.vae.encode(2 * x - 1).latent_dist.mode()
+        return torch.stack([-F.mse_loss(z_i, z_target[0]) for z_i in z])
+
+    assert_same_step(state, {"loss": loss(x).detach()}, first_step(loss, x))
+
+
+@pytest.mark.parametrize("weight", [MIST_WEIGHT, 30.0])
+def test_mist_against_the_authors_objective(pipe, pictures, weight):
+    """Their code minimises a sum over the latent minus w times a mean; w = 1e4 at 4·64·64 numbers."""
+    x, seed = pictures(2), 2
+    state = next(mist_steps(pipe, x, seed=seed, weight=weight))
+    z_target = mean_latents(pipe, checkerboard(16)[None])
+    numbers = z_target[0].numel()
+    authors_weight = 1e4 * numbers / (4 * 64 * 64) if weight == MIST_WEIGHT else weight * numbers
+
+    def terms(x):
+        g = generator(seed)
+        z0 = reference_latents(pipe, x, g)
+        eps = torch.randn(z0.shape, generator=g)
+        t = torch.randint(0, 1000, (len(z0),), generator=g)
+        return reference_error(pipe, z0, eps, t), (z0 - z_target).square().sum((1, 2, 3))
+
+    def loss(x):
+        semantic, texture = terms(x)
+        return authors_weight * semantic - texture
+
+    semantic, texture = (term.detach() for term in terms(x))
+    losses = {"semantic": semantic, "texture": -texture / numbers}
+    assert_same_step(state, losses, first_step(loss, x))
+
+
+def test_advdms_gradient_against_finite_differences(pipe, pictures):
+    double = copy.deepcopy(pipe)
+    for model in (double.vae, double.unet, double.text_encoder):
+        model.double()
+    c = embedding(double)
+    loss = advdm_loss(double, lambda: c, noise_samples=2)
+    x = (0.25 + pictures(2) / 2).double()
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf, generator()).sum(), leaf)
+    h = 1e-6
+    for seed in range(3):
+        direction = torch.randn(x.shape, generator=generator(seed), dtype=torch.float64)
+        with torch.no_grad():
+            up, down = (loss(x + s * h * direction, generator()).sum() for s in (1, -1))
+        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * h), rtol=1e-5, atol=1e-9)
+
+
+def test_advdm_raises_the_models_loss(pipe, pictures):
+    x = pictures(2)
+    *_, state = advdm_steps(pipe, x, eta=0.2, steps=10, step_size=0.02, momentum=0.9)
+    with torch.no_grad():
+        before, after = (reference_advdm(pipe, y, generator(9), noise_samples=64) for y in (x, state.x_adv))
+    assert (after > before).all()
+
+
+def test_photoguard_brings_the_latent_closer_to_the_targets(pipe, pictures):
+    x, target = pictures(2), pictures(1, seed=5)
+    *_, state = photoguard_steps(pipe, x, eta=0.2, steps=10, step_size=0.02, target=target)
+    goal = mean_latents(pipe, target)
+    before, after = ((mean_latents(pipe, y) - goal).square().mean((1, 2, 3)) for y in (x, state.x_adv))
+    assert (after < 0.9 * before).all()
+
+
+def test_each_image_has_its_own_target(pipe, pictures):
+    x, targets = pictures(2), pictures(2, seed=5)
+    *_, both = photoguard_steps(pipe, x, steps=3, target=targets)
+    for i in range(2):
+        *_, one = photoguard_steps(pipe, x[i], steps=3, target=targets[i])
+        assert (one.x_adv[0] - both.x_adv[i]).abs().mean() < 1e-4
+
+
+def test_an_images_loss_is_its_own(pipe, pictures):
+    c = embedding(pipe)
+    leaf = pictures(2).requires_grad_()
+    first, _ = advdm_loss(pipe, lambda: c)(leaf, generator())
+    (gradient,) = torch.autograd.grad(first, leaf)
+    assert gradient[0].abs().min() > 0 and not gradient[1].any()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_networks_are_frozen_while_gradients_are_taken_and_stay_the_same(pipe, pictures, attack):
+    models = {"vae": pipe.vae, "unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    parameters = [p for model in models.values() for p in model.parameters()]
+    before = [p.detach().clone() for p in parameters]
+    seen = []
+    handle = pipe.vae.encoder.register_forward_hook(
+        lambda module, args, out: seen.append((out.requires_grad, any(p.requires_grad for p in parameters)))
+    )
+    try:
+        list(attack(pipe, pictures(), steps=2))
+    finally:
+        handle.remove()
+    assert seen[-2:] == [(True, False)] * 2
+    assert all(p.requires_grad and p.grad is None for p in parameters)
+    assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_budget_holds_for_the_saved_file(pipe, pictures, tmp_path, attack):
+    x, eta = pictures(2), 6 / 255
+    *_, state = attack(pipe, x, eta=eta, steps=9, random_start=True)
+    protected = quantise_within(state.x_adv, x, eta)
+    for i in range(2):
+        saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
+        assert 5.5 / 255 < (saved - x[i]).abs().max() <= eta + 1e-6
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_same_seed_same_bits(pipe, pictures, attack):
+    state = torch.get_rng_state()
+    options = {"steps": 3, "random_start": True}
+    a, b, c = ([s.x_adv for s in attack(pipe, pictures(2), seed=seed, **options)][-1] for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@given(st.integers(1, 8), st.integers(1, 12))
+def test_checkerboard_alternates_in_both_directions(cells, cell):
+    board = checkerboard(cells * cell, cells)
+    corners = board[:, ::cell, ::cell]
+    assert board.shape == (3, cells * cell, cells * cell) and corners.shape == (3, cells, cells)
+    assert torch.equal(
+        corners[0], torch.tensor([[float((i + j) % 2) for j in range(cells)] for i in range(cells)])
+    )
+    assert torch.equal(board, F.interpolate(corners[None], scale_factor=cell, mode="nearest")[0])
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": torch.rand(3, 24, 16)}, "x: 24×16 pixels.*size=16"),
+        ({"x": torch.rand(3, 16, 16) * 255}, "x must lie in"),
+        ({"eta": 16}, "eta"),
+        ({"steps": 0}, "steps"),
+        ({"step_size": -1}, "step_size"),
+        ({"momentum": 1}, "momentum"),
+    ],
+    ids=lambda o: str(o)[:16],
+)
+def test_bad_arguments(pipe, pictures, attack, options, message):
+    with pytest.raises(ValueError, match=message):
+        attack(pipe, **({"x": pictures(1)} | options))
+
+
+def test_bad_arguments_of_single_attacks(pipe, pictures):
+    x = pictures(3)
+    for attack in (advdm_steps, mist_steps):
+        with pytest.raises(ValueError, match="noise_samples must be at least 1"):
+            attack(pipe, x, noise_samples=0)
+    for attack in (photoguard_steps, mist_steps):
+        with pytest.raises(ValueError, match="target: 8×16 pixels"):
+            attack(pipe, x, target=torch.rand(3, 8, 16))
+        with pytest.raises(ValueError, match="one for each of x's 3, got 2"):
+            attack(pipe, x, target=pictures(2))
+
+
+def test_a_model_in_half_precision_or_of_another_kind_is_refused(pipe, pictures):
+    half = copy.deepcopy(pipe)
+    half.unet.bfloat16()
+    with pytest.raises(ValueError, match="bfloat16.*torch.float32"):
+        advdm_steps(half, pictures())
+    with pytest.raises(TypeError, match="pipe must be a StableDiffusionPipeline, got NoneType"):
+        advdm_steps(None, pictures())
+    with pytest.raises(ValueError, match="predicts 'sample'"):
+        next(advdm_steps(tiny_stable_diffusion(prediction_type="sample"), pictures()))

@@ -1,0 +1,184 @@
+"""Every protection by name: budget, size, seeds, and what a call without its models says."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_stable_diffusion
+
+from antipure_lib.core.antipure import antipure
+from antipure_lib.core.pgd import PGDState
+from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.protections.controls import random_steps
+from antipure_lib.protections.registry import PROTECTIONS, protect, protect_steps
+
+FEW = {"prior_weight": 0, "surrogate_steps": 1}
+QUICK = {
+    "fsmg": FEW,
+    "aspl": FEW,
+    "simac": FEW | {"candidates": 1, "radius": 300, "keep": 700},
+    "end-to-end": {"t": 2, "stride": 2, "iterations": 1},
+}
+NEEDS = {
+    "none": set(),
+    "random": set(),
+    "advdm": {"pipe"},
+    "photoguard": {"pipe"},
+    "mist": {"pipe"},
+    "fsmg": {"pipe", "set_a"},
+    "aspl": {"pipe", "set_a"},
+    "simac": {"pipe", "set_a"},
+    "pixel-ddpm": {"ddpm"},
+    "pfg": {"ddpm"},
+    "etg": {"ddpm"},
+    "antipure": {"ddpm"},
+    "antipure-paper": {"ddpm"},
+    "antipure-pfg": {"ddpm"},
+    "antipure-etg": {"ddpm"},
+    "end-to-end": {"ddpm"},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tiny_ddpm):
+    set_a = torch.rand((4, 3, 16, 16), generator=torch.Generator().manual_seed(3))
+    return {"ddpm": tiny_ddpm, "pipe": tiny_stable_diffusion(), "set_a": set_a}
+
+
+@pytest.mark.parametrize("name", PROTECTIONS)
+def test_budget_shape_and_range_of_the_saved_file(models, pictures, tmp_path, name):
+    """All the budget that the steps can reach is used, and no more; ten steps of the default 1/255."""
+    x, eta = pictures(2), 5 / 255
+    protected = protect(name, x, eta=eta, steps=10, **models, **QUICK.get(name, {}))
+    assert protected.shape == x.shape and protected.dtype == x.dtype
+    for i in range(2):
+        saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
+        assert torch.equal(saved, protected[i])
+        largest = (saved - x[i]).abs().max()
+        assert largest == 0 if name == "none" else 4.5 / 255 < largest <= eta + 1e-6
+
+
+@pytest.mark.parametrize("name", PROTECTIONS)
+def test_same_seed_same_bits(models, pictures, name):
+    options = {"steps": 2, **models, **QUICK.get(name, {})}
+    a, b, c = (protect(name, pictures(2), seed=seed, **options) for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert torch.equal(a, c) == (name in ("none", "photoguard"))  # the two without randomness
+
+
+@pytest.mark.parametrize("name", ["none", "random", "advdm", "aspl", "antipure", "end-to-end"])
+def test_one_image_in_one_image_out(models, pictures, name):
+    x = pictures(1)
+    options = {"steps": 2, **models, **QUICK.get(name, {})}
+    single, batch = (protect(name, images, **options) for images in (x[0], x))
+    assert single.shape == x[0].shape and torch.equal(single, batch[0])
+
+
+@pytest.mark.parametrize("name", PROTECTIONS)
+def test_needed_models_are_asked_for_and_others_are_not(models, pictures, name):
+    given_models = {key: models[key] for key in NEEDS[name]}
+    options = {"steps": 1, **QUICK.get(name, {})}
+    assert isinstance(next(protect_steps(name, pictures(), **given_models, **options)), PGDState)
+    for key in given_models:
+        fewer = {other: value for other, value in given_models.items() if other != key}
+        with pytest.raises(ValueError, match=f"'{name}' needs {key}: pass .*{key}=load_"):
+            protect_steps(name, pictures(), **fewer, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("pixel-ddpm", (1, 0, 0)),
+        ("pfg", (0, 1, 0)),
+        ("etg", (0, 0, 1)),
+        ("antipure", (0.1, 0.5, 0.5)),
+        ("antipure-pfg", (0.1, 0, 0.5)),
+        ("antipure-etg", (0.1, 0.5, 0)),
+    ],
+)
+def test_ablations_are_antipure_with_other_weights(models, tiny_ddpm, pictures, name, weights):
+    x = pictures(2)
+    expected = antipure(tiny_ddpm, x, steps=3, weights=weights, patch=4, seed=2)
+    assert torch.equal(protect(name, x, steps=3, seed=2, patch=4, **models), expected)
+
+
+def test_the_papers_recipe_is_the_plain_sum_without_momentum(models, tiny_ddpm, pictures):
+    """arXiv 2509.13922: L_ddpm + λ1·e^{ᾱ−1}·L_fre + λ2·e^{L_err}, λ1 = λ2 = 0.5, sign steps."""
+    x = pictures(2)
+    recipe = {"balance": "sum", "weights": (1, 0.5, 0.5), "momentum": 0, "patch": 4}
+    expected = antipure(tiny_ddpm, x, steps=3, seed=2, **recipe)
+    assert torch.equal(protect("antipure-paper", x, steps=3, seed=2, patch=4, **models), expected)
+
+
+def test_all_states_come_and_the_last_is_what_protect_returns(models, pictures):
+    x, eta = pictures(2), 9 / 255
+    states = list(protect_steps("mist", x, steps=5, eta=eta, **models))
+    assert [state.step for state in states] == [1, 2, 3, 4, 5]
+    protected = protect("mist", x, steps=5, eta=eta, **models)
+    assert (protected - states[-1].x_adv).abs().max() < 1e-6  # whole levels already
+
+
+@settings(deadline=None)
+@given(
+    levels=st.lists(st.integers(0, 255), min_size=12, max_size=12),
+    eta=st.integers(1, 60),
+    steps=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_random_is_a_sign_at_the_border_of_the_budget(levels, eta, steps, seed):
+    x = torch.tensor(levels).view(3, 2, 2) / 255
+    change = (protect("random", x, eta=eta / 255, steps=steps, seed=seed) - x) * 255
+    level = torch.tensor(levels).view(3, 2, 2)
+    up, down = (255 - level).clamp(max=eta), level.clamp(max=eta)
+    change = change.round().long()
+    assert ((change == up) | (change == -down)).all()
+
+
+def test_random_signs_are_fair_and_independent():
+    x = torch.full((2, 3, 64, 64), 0.5)
+    (state,) = random_steps(x, steps=1)
+    signs = (state.x_adv - x).sign()
+    count = signs[0].numel()
+    sides = [
+        signs[0],
+        signs[1],
+        signs[0] * signs[1],
+        signs[..., 1:] * signs[..., :-1],
+        signs[:, 1:] * signs[:, :-1],
+    ]
+    for product in sides:
+        assert product.abs().min() == 1 and product.mean().abs() < 5 / count**0.5
+
+
+def test_nothing_is_added_by_none(pictures):
+    (state,) = protect_steps("none", pictures(2))
+    assert state.step == 0 and torch.equal(state.x_adv, pictures(2))
+
+
+def test_a_protection_is_added_by_one_function(models, pictures, monkeypatch):
+    def brighter_steps(ddpm, x, eta, steps, seed, by=1.0):
+        assert ddpm is models["ddpm"]
+        yield PGDState(1, (x + by * eta).clamp(0, 1), {}, {})
+
+    monkeypatch.setitem(PROTECTIONS, "brighter", brighter_steps)
+    x = pictures(2)
+    assert torch.equal(
+        protect("brighter", x, eta=9 / 255, **models), ((x * 255 + 9).round() / 255).clamp(0, 1)
+    )
+    with pytest.raises(ValueError, match="'brighter' needs ddpm"):
+        protect("brighter", x)
+
+
+def test_errors(models, pictures):
+    with pytest.raises(
+        ValueError, match="unknown protection 'advdn'; the known ones are none, random, advdm"
+    ):
+        protect("advdn", pictures(), **models)
+    with pytest.raises(ValueError, match="less than 1/255"):
+        protect("random", pictures(), eta=0.5 / 255)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        protect("random", pictures(), steps=0)
+    with pytest.raises(ValueError, match="must lie in"):
+        protect("none", pictures() * 255)
+    with pytest.raises(TypeError, match="colour"):
+        protect("advdm", pictures(), colour="red", **models)

@@ -1,0 +1,135 @@
+"""FreqPure against numpy's Fourier transform, plain DiffPure, and a written-out loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antipure_lib.core.images import quantise
+from antipure_lib.core.tiles import extract, merge, tile_count
+from antipure_lib.purifiers.diffpure import purify_tiles
+from antipure_lib.purifiers.freqpure import freqpure, freqpure_steps, keep_low_frequencies
+from antipure_lib.runtime.noise import image_generators, randn
+
+
+def images(h, w, seed=0):
+    return torch.rand((2, 3, h, w), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("h", "w"), [(16, 16), (15, 12), (8, 21)])
+@pytest.mark.parametrize("radius", [-1, 0, 3, 3.7, math.inf])
+@pytest.mark.parametrize("slack", [0.0, 0.3, math.pi])
+def test_exchange_is_numpys(h, w, radius, slack):
+    """All frequencies one by one, on the whole plane of the complex transform."""
+    x, reference = images(h, w), images(h, w, seed=1)
+    ours = keep_low_frequencies(x, reference, radius, slack).numpy()
+    for i, c in np.ndindex(2, 3):
+        spectrum, kept = np.fft.fft2(x[i, c].numpy()), np.fft.fft2(reference[i, c].numpy())
+        for u, v in np.ndindex(h, w):
+            if math.hypot(min(u, h - u), min(v, w - v)) <= radius:
+                turn = np.angle(spectrum[u, v] / kept[u, v])
+                phase = np.angle(kept[u, v]) + min(max(turn, -slack), slack)
+                spectrum[u, v] = abs(kept[u, v]) * np.exp(1j * phase)
+        np.testing.assert_allclose(ours[i, c], np.fft.ifft2(spectrum).real, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 99), st.integers(0, 60).map(lambda tenths: tenths / 10), st.floats(0, math.pi))
+def test_kept_frequencies_have_the_references_amplitude_and_nearly_its_phase(seed, radius, slack):
+    x, reference = images(14, 14, seed), images(14, 14, seed + 100)
+    y, r, s = (np.fft.fft2(z) for z in (keep_low_frequencies(x, reference, radius, slack), reference, x))
+    u = np.fft.fftfreq(14, 1 / 14)
+    low = np.hypot(u[:, None], u) <= radius
+    np.testing.assert_allclose(y[..., ~low], s[..., ~low], atol=1e-9)
+    np.testing.assert_allclose(np.abs(y[..., low]), np.abs(r[..., low]), atol=1e-9)
+    assert np.abs(np.angle(y[..., low] / r[..., low])).max() <= slack + 1e-6
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 24)])
+def test_with_nothing_kept_it_is_rounds_of_diffpure(tiny_ddpm, pictures, size):
+    x = pictures(2, *size)
+    generators = image_generators(3, 2)
+    expected = x
+    for state in freqpure_steps(tiny_ddpm, x, t=4, rounds=2, radius=-1, t_ref=0, seed=3):
+        with torch.no_grad():
+            expected = purify_tiles(tiny_ddpm, expected, 4, generators)
+        torch.testing.assert_close(state.x, expected, atol=1e-5, rtol=0)
+    assert state.round == 1
+
+
+def test_with_everything_kept_the_input_comes_back(tiny_ddpm, pictures):
+    x = pictures(2, 20, 24)
+    options = {"t": 3, "rounds": 2, "radius": math.inf, "phase_slack": 0, "t_ref": 0}
+    assert torch.equal(freqpure(tiny_ddpm, x, **options), x)
+    assert not torch.equal(freqpure(tiny_ddpm, x, **options | {"radius": -1}), x)
+
+
+def test_with_everything_kept_of_a_reference_its_one_step_denoise_comes_back(tiny_ddpm, pictures):
+    x, t_ref = 0.3 + pictures(1, 20, 24) * 0.4, 7
+    x = quantise(x)
+    (state,) = freqpure_steps(
+        tiny_ddpm, x, t=2, rounds=1, radius=math.inf, phase_slack=0, t_ref=t_ref, seed=5
+    )
+    noise = randn((1, tile_count(20, 24, 16), 3, 16, 16), image_generators(5, 1)).flatten(0, 1)
+    tiles = extract(2 * x - 1, 16)
+    x_t = tiny_ddpm.scheduler.add_noise(tiles, noise, torch.tensor([t_ref - 1]))
+    with torch.no_grad():
+        step = tiny_ddpm.scheduler.step(tiny_ddpm.unet(x_t, t_ref - 1).sample, t_ref - 1, x_t)
+    expected = merge(((step.pred_original_sample + 1) / 2).clamp(0, 1), x.shape, 16)
+    torch.testing.assert_close(state.x, expected, atol=1e-5, rtol=0)
+
+
+def test_variance_heads_work(make_ddpm, pictures):
+    """A model with a learned variance: nothing kept must again be DiffPure."""
+    ddpm, x = make_ddpm(6, variance_type="learned_range"), pictures(1)
+    (state,) = freqpure_steps(ddpm, x, t=4, rounds=1, radius=-1, t_ref=0)
+    with torch.no_grad():
+        expected = purify_tiles(ddpm, x, 4, image_generators(0, 1))
+    torch.testing.assert_close(state.x, expected, atol=1e-5, rtol=0)
+
+
+def test_low_frequencies_of_the_result_are_nearer_to_the_inputs(tiny_ddpm, pictures):
+    """With a model that knows nothing, DiffPure loses the picture's outline; FreqPure must not."""
+    x = pictures(2)
+
+    def error(radius):
+        y = freqpure(tiny_ddpm, x, t=100, rounds=1, radius=radius, phase_slack=0, t_ref=0)
+        return torch.nn.functional.avg_pool2d(y - x, 8).abs().mean()
+
+    assert error(3) < 0.5 * error(-1)
+
+
+def test_same_seed_same_bits(tiny_ddpm, pictures):
+    x = pictures(3, 20, 20)
+    options = {"t": 3, "rounds": 2}
+    a, b, c = (freqpure(tiny_ddpm, x, seed=s, **options) for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    for other in (
+        freqpure(tiny_ddpm, x[0], seed=1, **options)[None],
+        freqpure(tiny_ddpm, x, seed=1, batch=4, **options)[:1],
+    ):
+        torch.testing.assert_close(other, a[:1], atol=1.01 / 255, rtol=0)
+    assert not freqpure(tiny_ddpm, x[:1].clone().requires_grad_(), **options).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"t": 0}, "t must be 1 … 1000"),
+        ({"t": 1001}, "t must be 1 … 1000"),
+        ({"t_ref": -1}, "t_ref must be 0 … 1000"),
+        ({"t_ref": 1001}, "t_ref must be 0 … 1000"),
+        ({"rounds": 0}, "rounds must be"),
+        ({"phase_slack": -0.1}, "phase_slack must be"),
+        ({"phase_slack": 4}, "phase_slack must be"),
+        ({"x": torch.zeros(3, 15, 40)}, "smaller than a tile"),
+        ({"x": torch.full((3, 16, 16), 2.0)}, "x must lie in"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_fail_at_the_call(tiny_ddpm, pictures, options, message):
+    with pytest.raises(ValueError, match=message):
+        freqpure_steps(tiny_ddpm, **{"x": pictures(1)} | options)

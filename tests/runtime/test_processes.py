@@ -1,0 +1,104 @@
+"""Two processes of `accelerate launch` leave the same files as one, bit for bit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antipure_lib.photos.pictures import save_image
+from antipure_lib.runtime.processes import Processes
+
+# On a machine without a GPU --multi_gpu starts processes that find each other on the CPU; --cpu starts one.
+LAUNCH = (
+    "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0 "
+    "--mixed_precision no --dynamo_backend no"
+).split()
+
+
+def run(*words, launcher=(), module=("-m", "antipure_lib")):
+    """One command in a Python of its own, without GPUs."""
+    command = [*launcher, *module, *map(str, words)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=600, env=environment
+    )
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_shares_are_all_of_the_work_and_no_two_have_the_same():
+    items = list(range(7))
+    shares = [Processes(index, 3).share(items) for index in range(3)]
+    assert sorted(sum(shares, [])) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert Processes().share(items) == items and Processes().total(3) == 3
+
+
+@pytest.fixture
+def photos(pictures, tmp_path):
+    """Three photos, two of one name."""
+    names = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "sub" / "a.png"]
+    for name, x in zip(names, pictures(3, 24, 24), strict=True):
+        save_image(x, name)
+    return names
+
+
+def test_two_processes_protect_as_one_does(photos, tiny_folder, tmp_path):
+    model = ["--ddpm", tiny_folder, "--precision", "float32"]
+    for name, launcher in (("one", ()), ("two", LAUNCH)):
+        done = run("protect", *photos, *model, "--steps", 2, "--out", tmp_path / name, launcher=launcher)
+        assert done.returncode == 0, done.stderr
+    assert len(files(tmp_path / "two")) == 6
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert f"{tmp_path / 'two'}: 3 made, 0 kept, 0 failed" in done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed in Linux's /proc")
+@pytest.mark.parametrize("ending", ["", "; raise OSError"])
+def test_no_thread_of_the_group_outlives_it(ending, tmp_path):
+    """One that is still running when the interpreter closes can abort the process after all its work."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from contextlib import suppress\n"
+        "from pathlib import Path\n"
+        "from antipure_lib.runtime.processes import processes\n"
+        "def threads(): return [p.joinpath('comm').read_text() for p in Path('/proc/self/task').iterdir()]\n"
+        "with suppress(OSError), processes() as group:\n"
+        "    import diffusers.models.unets\n"
+        "    assert group.total(1) == 2\n"
+        f"    there = threads(){ending}\n"
+        "assert len(threads()) < len(there), (there, threads())\n"
+        "assert not any('gloo' in name for name in threads()), threads()\n"  # torch 2.6 gives them no names
+    )
+    done = run(script, launcher=LAUNCH, module=())
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bad_photo_costs_no_process_its_others(photos, tiny_folder, tmp_path):
+    """The first process fails at once; the second, still at work, isn't ended with it."""
+    (tmp_path / "bad.png").write_text("no picture")
+    model = ["--ddpm", tiny_folder, "--precision", "float32"]
+    names = [tmp_path / "bad.png", photos[0], tmp_path / "gone.png", photos[1]]
+    words = ["protect", *names, *model, "--steps", 30, "--out", tmp_path / "out"]
+    done = run(*words, launcher=LAUNCH)
+    assert done.returncode != 0
+    assert f"{tmp_path / 'out'}: 2 made, 0 kept, 2 failed" in done.stdout.splitlines()
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2 and "bad.png" in errors[0] and "gone.png" in errors[1]
+    assert {"a.png", "b.png"} < set(files(tmp_path / "out"))
+
+
+def test_two_processes_fill_the_benchmarks_table_as_one_does(tmp_path):
+    grid = "--protect none random --purify jpeg75 --customize lora --identities p01".split()
+    settings = "--steps 2 --samples 2 --learning 2 --estimate no".split()
+    for name, launcher in (("one", ()), ("two", LAUNCH)):
+        out = ["--out", tmp_path / f"{name}.csv", "--cache", tmp_path / name]
+        done = run("benchmark", *grid, *settings, *out, launcher=launcher)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert (tmp_path / "one.csv").read_text().count("\n") == 3
+    assert sorted(p.name for p in tmp_path.glob("*two.csv*")) == ["two.csv"]

@@ -1,0 +1,194 @@
+"""tools/notebooks/stamp.py: badge and bootstrap cell get the project's address, nothing else changes."""
+
+import copy
+import json
+import re
+import sys
+import types
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools.notebooks.stamp import (
+    BOOTSTRAP,
+    badge,
+    main,
+    read_notebook,
+    repository,
+    stamped,
+    with_badge,
+    without_badge,
+)
+
+ADDRESS = "https://github.com/someone/a-fork"
+BADGE = (
+    "[![Open 01_a in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/someone/a-fork/blob/main/notebooks/01_a.ipynb)"
+)
+OTHER = badge("02_b", "https://github.com/x/y")
+
+
+@pytest.fixture
+def notebook():
+    bootstrap = new_code_cell("old", execution_count=1, metadata={"tags": ["bootstrap", "setup"]})
+    shown = [new_output("stream", text="8 × 8\nlines\n"), new_output("display_data", {"image/png": "eA=="})]
+    cells = [new_markdown_cell("# Title\n\n**Promise.**"), bootstrap, new_code_cell("π = 3", outputs=shown)]
+    return new_notebook(cells=cells)
+
+
+def test_badge_opens_the_notebook_of_the_repository():
+    assert badge("01_a", ADDRESS) == BADGE
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "# Title\n\n**Promise.**\n\n- a",
+        "# Title\n**Promise.**\n\n- a",
+        f"# Title\n\n{OTHER}\n\n**Promise.**\n\n- a",
+        f"# Title\n{OTHER}\n**Promise.**\n\n- a",
+        f"# Title\n\n**Promise.**\n\n- a\n{OTHER}",
+        f"{OTHER}\n# Title\n\n{BADGE}\n\n**Promise.**\n\n- a",
+    ],
+)
+def test_badge_stands_under_the_title_once(first):
+    assert with_badge(first, BADGE) == f"# Title\n\n{BADGE}\n\n**Promise.**\n\n- a"
+
+
+@given(st.text(alphabet="a#[!\n ()"))
+def test_badge_comes_and_goes_without_a_trace(rest):
+    plain = without_badge("# Title\n\n" + rest)
+    once = with_badge("# Title\n\n" + rest, BADGE)
+    assert with_badge(once, BADGE) == with_badge(with_badge(once, OTHER), BADGE) == once
+    assert without_badge(once) == plain
+    assert plain.removeprefix("# Title").lstrip("\n") == rest.lstrip("\n")
+
+
+@pytest.mark.parametrize("first", ["", "Title", "## Title", BADGE])
+def test_badge_needs_a_title(first):
+    with pytest.raises(ValueError, match="first line is the title"):
+        with_badge(first, BADGE)
+
+
+def test_only_badge_and_bootstrap_change(notebook):
+    fresh = stamped(notebook, "01_a", ADDRESS)
+    assert notebook.cells[1].source == "old"
+    assert "".join(fresh["cells"][0]["source"]) == f"# Title\n\n{BADGE}\n\n**Promise.**"
+    assert f" git+{ADDRESS}\n" in "".join(fresh["cells"][1]["source"])
+    assert stamped(fresh, "01_a", ADDRESS) == fresh
+    for cell in (*notebook.cells[:2], *fresh["cells"][:2]):
+        cell["source"] = ""
+    assert fresh == notebook
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda cells: cells.pop(0), "Markdown cell whose first line"),
+        (lambda cells: cells.pop(1), "tagged 'bootstrap'"),
+        (lambda cells: cells.insert(1, cells.pop(2)), "tagged 'bootstrap'"),
+        (lambda cells: cells.append(copy.deepcopy(cells[1])), "tagged 'bootstrap'"),
+    ],
+)
+def test_what_cannot_be_stamped_is_refused(notebook, change, message):
+    change(notebook.cells)
+    with pytest.raises(ValueError, match=message):
+        stamped(notebook, "01_a", ADDRESS)
+
+
+def test_file_is_as_jupyter_writes_it_and_is_written_once(notebook, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "notebooks" / "01_a.ipynb"
+    path.parent.mkdir()
+    nbformat.write(notebook, path)
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    assert capsys.readouterr().out == "notebooks/01_a.ipynb: stamped\n"
+    assert path.read_text() == nbformat.writes(nbformat.read(path, as_version=4)) + "\n"
+    assert repository() in path.read_text()
+    # What needs no stamp keeps its own layout.
+    layout = json.dumps(read_notebook(path))
+    path.write_text(layout)
+    assert main([]) == 0
+    assert capsys.readouterr().out == ""
+    assert path.read_text() == layout
+    assert [file.name for file in path.parent.iterdir()] == ["01_a.ipynb"]
+
+
+def test_command_line_names_what_it_cannot_stamp(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 1
+    assert "no notebooks in notebooks/" in capsys.readouterr().out
+    for name, content in {"a": '{"cells": []}', "b": "[]", "c": "x"}.items():
+        (tmp_path / f"{name}.ipynb").write_text(content)
+    assert main(["gone.ipynb", "a.ipynb", "b.ipynb", "c.ipynb"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    parts = ["No such file", "must have one code cell tagged", "isn't a notebook", "Expecting value"]
+    assert all(part in line for part, line in zip(parts, lines, strict=True))
+
+
+@pytest.mark.parametrize("urls", ["", "Repository = 'https://gitlab.com/a/b'", f"Repository = '{ADDRESS}/'"])
+def test_address_must_be_one_that_colab_opens(tmp_path, urls):
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(f"[project]\n[project.urls]\n{urls}")
+    with pytest.raises(ValueError, match="Repository = "):
+        repository(pyproject)
+
+
+def test_address_comes_from_pyproject(tmp_path):
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(f"[project]\n[project.urls]\nRepository = '{ADDRESS}'")
+    assert repository(pyproject) == ADDRESS
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """start() runs the bootstrap cell and returns its names and the pip commands; pip installs a stand-in."""
+    commands = []
+
+    def line_magic(name, line):
+        commands.append(f"{name} {line}")
+        if "git+" in line:
+            monkeypatch.setitem(sys.modules, "antipure_lib", types.ModuleType("antipure_lib"))
+
+    def start():
+        names = {"get_ipython": lambda: types.SimpleNamespace(run_line_magic=line_magic)}
+        code = re.sub(r"%(\w+) (.*)", r"get_ipython().run_line_magic('\1', '\2')", BOOTSTRAP)
+        exec(code.replace("{repository}", ADDRESS), names)
+        return names, commands
+
+    return start
+
+
+def test_bootstrap_does_nothing_where_the_package_is(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setitem(sys.modules, "antipure_lib", types.ModuleType("antipure_lib"))
+    names, commands = start()
+    assert names["ap"] is sys.modules["antipure_lib"]
+    assert commands == []
+
+
+def test_bootstrap_installs_on_colab_and_upgrades_nothing(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setitem(sys.modules, "antipure_lib", None)
+    names, commands = start()
+    assert names["ap"].__name__ == "antipure_lib"
+    assert all(command.startswith("pip install --quiet --no-deps ") for command in commands)
+    assert commands[-1].endswith(f" git+{ADDRESS}")
+
+
+def test_bootstrap_installs_nothing_elsewhere(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "antipure_lib", None)
+    with pytest.raises(SystemExit, match="antipure_lib is missing: run `pip install -e"):
+        start()
+
+
+def test_bootstrap_names_a_missing_dependency(start, monkeypatch, tmp_path):
+    (tmp_path / "antipure_lib.py").write_text("import no_such_module")
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.delitem(sys.modules, "antipure_lib", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit, match="no_such_module is missing"):
+        start()

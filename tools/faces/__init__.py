@@ -1,0 +1,1 @@
+"""The rendered people: from the head's mesh to photos."""

@@ -1,0 +1,1 @@
+"""Keeping, checking and running the notebooks."""

@@ -1,0 +1,154 @@
+"""Refuse notebooks that aren't fit to be committed: `python -m tools.notebooks.check [NOTEBOOK …]`.
+
+Prints a line for each problem and exits with 1 if there is any. Needs the standard library only.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from tools.notebooks.exercises import find_exercises
+from tools.notebooks.stamp import has_tag, read_notebook, repository, stamped, text
+
+MAX_BYTES = 1 << 20  # beyond 1 MB the notebook viewers of code hosts give up
+MAX_LINES = 15
+BUILT = ("build", "dist", "runs")  # folders that git ignores: what lies there is on one machine only
+# A home or system folder that exists on one machine only. Colab's /content is everybody's.
+ABSOLUTE = re.compile(
+    r"(?<![\w:/.~<-])/(?:home|Users|root|tmp|var|opt|usr|work|mnt|srv|private|data)/[\w.-]+|\b[A-Z]:\\+Users\b"
+)
+MARKDOWN_LINK = re.compile(
+    r"(?P<picture>!?)\[(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^\[\]])*)\]\((?P<target>[^)\s]*)[^)]*\)"
+)
+HTML_TAG = re.compile(r"<(img|a)\b[^>]*>", re.IGNORECASE)
+HTML_ATTRIBUTE = re.compile(r"\b(alt|src|href)\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
+# Code and formulas: `f[i](x)` and $E[f](x)$ are no links.
+VERBATIM = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
+
+
+def check_notebook(path: Path) -> list[str]:
+    """What is wrong with one notebook file, a sentence each; an empty list if nothing is."""
+    try:
+        return list(_problems(read_notebook(path), path))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return [f"can't be read as a notebook ({error!r})"]
+
+
+def _problems(notebook: dict, path: Path) -> Iterator[str]:
+    yield from _whole(notebook, path)
+    yield from _stamps_and_exercises(notebook, path)
+    checks = {"code": (_code, _figures, _paths), "markdown": (_markdown, _paths)}
+    for number, cell in enumerate(notebook["cells"], 1):
+        for check in checks.get(cell["cell_type"], ()):
+            yield from (f"cell {number} {problem}" for problem in check(cell, path))
+
+
+def _whole(notebook: dict, path: Path) -> Iterator[str]:
+    metadata, cells = notebook["metadata"], notebook["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    if (size := path.stat().st_size) > MAX_BYTES:
+        yield f"is {size / MAX_BYTES:.2f} MB; 1 MB is the limit, so shrink its figures"
+    if (kernel := metadata.get("kernelspec", {}).get("name")) != "python3":
+        yield f"names the kernel {kernel}; python3 is the one that everybody has"
+    if "widgets" in metadata:
+        yield "holds widget state (metadata.widgets), which code hosts show as an invalid notebook; strip it"
+    if (notebook.get("nbformat"), notebook.get("nbformat_minor", 0)) < (4, 5):
+        yield "is older than nbformat 4.5, the first with cell ids"
+    ids = [cell.get("id") for cell in cells]
+    if not all(ids) or len(set(ids)) < len(ids):
+        yield "has cells with no id or one that two share; save it with a current JupyterLab"
+    if [cell.get("execution_count") for cell in code] != list(range(1, len(code) + 1)):
+        yield "wasn't run once from top to bottom (execution counts must be 1..N, and no code cell empty)"
+    if (tagged := sum(has_tag(cell, "parameters") for cell in code)) != 1:
+        yield f"has {tagged} code cells tagged 'parameters'; exactly one must be"
+
+
+def _stamps_and_exercises(notebook: dict, path: Path) -> Iterator[str]:
+    try:
+        fresh = stamped(notebook, path.stem, repository())
+        for number, (old, new) in enumerate(zip(notebook["cells"], fresh["cells"], strict=True), 1):
+            if old != new:
+                what = "Colab badge" if old["cell_type"] == "markdown" else "bootstrap code"
+                yield f"cell {number} has a missing or stale {what}; run `make stamp`"
+    except ValueError as error:
+        yield str(error)
+    try:
+        find_exercises(notebook)
+    except ValueError as error:
+        yield str(error)
+
+
+def _code(cell: dict, path: Path) -> Iterator[str]:
+    if (lines := len(text(cell["source"]).rstrip().splitlines())) > MAX_LINES:
+        yield f"has {lines} lines of code; {MAX_LINES} is the limit"
+    for output in cell["outputs"]:
+        if output["output_type"] == "error":
+            yield f"shows an error ({output.get('ename')})"
+
+
+def _figures(cell: dict, path: Path) -> Iterator[str]:
+    wordless = False
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if any(kind.startswith("image/") for kind in data) or "<img" in text(data.get("text/html", "")):
+            wordless = True
+        elif output.get("name") == "stdout" or not {"text/markdown", "text/html"}.isdisjoint(data):
+            wordless = False
+    if wordless:
+        yield "shows a figure and no text after it; print what there is to be seen, as its alt text"
+
+
+def _markdown(cell: dict, path: Path) -> Iterator[str]:
+    prose = VERBATIM.sub("", text(cell["source"]))
+    for picture, alt, target in _links(prose):
+        if picture and not alt.strip():
+            yield f"has a picture without alt text ({target[:60]})"
+        # Addresses, anchors and attachments lead elsewhere.
+        if target and not re.match(r"[a-z][a-z0-9+.-]*:|//|#", target, re.IGNORECASE):
+            file = unquote(target.partition("#")[0])
+            if not _in_repository(path.parent / file, path.resolve().parent.parent):
+                yield f"links to {file}, which isn't a file of the repository"
+
+
+def _in_repository(file: Path, root: Path) -> bool:
+    file = file.resolve()
+    built = any(file.is_relative_to(root / name) for name in BUILT)
+    return file.exists() and file.is_relative_to(root) and not built
+
+
+def _links(prose: str) -> Iterator[tuple[bool, str, str]]:
+    """(is it a picture, its text, its target) of every link in Markdown or HTML; a badge in a link is two."""
+    for match in MARKDOWN_LINK.finditer(prose):
+        yield bool(match["picture"]), match["text"], match["target"]
+        yield from _links(match["text"])
+    for match in HTML_TAG.finditer(prose):
+        attributes = {name.lower(): value for name, value in HTML_ATTRIBUTE.findall(match[0])}
+        target = attributes.get("src") or attributes.get("href", "")
+        yield match[1].lower() == "img", attributes.get("alt", ""), target
+
+
+def _paths(cell: dict, path: Path) -> Iterator[str]:
+    sources = [cell["source"]]
+    for output in cell.get("outputs", []):
+        sources += [output.get("text", ""), *output.get("traceback", [])]
+        sources += [data for kind, data in output.get("data", {}).items() if kind.startswith("text/")]
+    for source in sources:
+        if match := ABSOLUTE.search(text(source)):
+            yield f"names a path of one machine ({match[0]})"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check the named notebooks, or all in notebooks/, and return the exit status."""
+    paths = [Path(name) for name in argv] or sorted(Path("notebooks").glob("*.ipynb"))
+    problems = [f"{path}: {problem}" for path in paths for problem in check_notebook(path)]
+    if not paths:
+        problems = ["no notebooks in notebooks/; run in the project's folder or name some"]
+    for problem in problems:
+        print(problem)
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

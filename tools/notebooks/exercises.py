@@ -1,0 +1,250 @@
+"""Exercises of the notebooks: students' copies, solutions, and a proof that both do what they should.
+
+    python -m tools.notebooks.exercises [NOTEBOOK …]          # build/exercises/{students,solutions}/
+    python -m tools.notebooks.exercises --check [NOTEBOOK …]  # stubs fail their checks, solutions pass
+
+A notebook holds the solved exercises, each as three cells in a row: Markdown that begins with
+`### Exercise 2 · its title · easy` (or medium, hard, open); code tagged `exercise`, a function in which the
+lines `# solution` and `# end of solution` enclose what students write; code tagged `check` with asserts (an
+open exercise may lack it). Exercises stand on cells tagged `setup` and on earlier exercises alone.
+"""
+
+import argparse
+import ast
+import copy
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.notebooks.stamp import has_tag, read_notebook, repository, text, without_badge, write_notebook
+
+LEVELS = ("easy", "medium", "hard", "open")
+BEGIN, END = "# solution", "# end of solution"
+OUT = Path("build/exercises")
+TIMEOUT = 600  # seconds for one cell
+Run = Callable[[str], str]
+
+
+class Exercise(NamedTuple):
+    """One exercise of a notebook; `cell` is the index of its function's cell."""
+
+    number: int
+    title: str
+    level: str
+    cell: int
+    stub: str
+    solution: str
+    check: str | None
+
+
+def find_exercises(notebook: dict) -> list[Exercise]:
+    """The exercises of a notebook in their order.
+
+    Raises ValueError for the first one that is malformed.
+    """
+    cells, found = notebook["cells"], []
+    for index, cell in enumerate(cells):
+        if cell["cell_type"] == "markdown" and re.match(r"### Exercise\b", text(cell["source"])):
+            found.append(_exercise(cells, index, len(found) + 1))
+    solved, checked = (
+        [index for index, cell in enumerate(cells) if has_tag(cell, tag)] for tag in ("exercise", "check")
+    )
+    strays = set(solved) - {e.cell for e in found} | set(checked) - {e.cell + 1 for e in found if e.check}
+    if strays:
+        raise ValueError(f"cell {min(strays) + 1} is tagged as a part of an exercise that has no heading")
+    return found
+
+
+def _exercise(cells: list[dict], index: int, number: int) -> Exercise:
+    """The exercise whose heading is cells[index]."""
+    heading = text(cells[index]["source"]).partition("\n")[0]
+    match = re.fullmatch(rf"### Exercise {number} · (.*\S) · ({'|'.join(LEVELS)})", heading)
+    if not match:
+        form = f"### Exercise {number} · its title · {'|'.join(LEVELS)}"
+        raise ValueError(f"exercise {number}'s heading must read '{form}', got '{heading}'")
+    title, level = match.groups()
+    code, check = (
+        text(cells[at]["source"]) if at < len(cells) and has_tag(cells[at], tag) else None
+        for at, tag in ((index + 1, "exercise"), (index + 2, "check"))
+    )
+    if code is None:
+        raise ValueError(f"exercise {number} has no cell tagged 'exercise' right after its heading")
+    if check is None and level != "open":
+        raise ValueError(f"exercise {number} has no cell tagged 'check' right after its function")
+    if check is not None and not any(map(_asserts, ast.walk(_parse(check, f"exercise {number}'s check")))):
+        raise ValueError(f"exercise {number}'s check asserts nothing")
+    return Exercise(number, title, level, index + 1, _stub(code, number, title), code, check)
+
+
+def _stub(code: str, number: int, title: str) -> str:
+    """The code without what stands between the markers."""
+    lines = code.split("\n")
+    markers = [(line.strip(), at) for at, line in enumerate(lines) if line.strip() in (BEGIN, END)]
+    if [marker for marker, _ in markers] != [BEGIN, END]:
+        raise ValueError(f"exercise {number} needs one line `{BEGIN}` and below it one line `{END}`")
+    (_, begin), (_, end) = markers
+    if not any(line.strip() and not line.strip().startswith("#") for line in lines[begin + 1 : end]):
+        raise ValueError(f"exercise {number} has no code between `{BEGIN}` and `{END}`")
+    indent = lines[begin].partition("#")[0]
+    message = json.dumps(f"Exercise {number}: {title}", ensure_ascii=False)
+    stub = "\n".join([*lines[:begin], f"{indent}raise NotImplementedError({message})", *lines[end + 1 :]])
+    _parse(code, f"exercise {number}'s solution")
+    nodes = ast.walk(_parse(stub, f"exercise {number}'s stub"))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    if not any(function.lineno <= begin + 1 <= function.end_lineno for function in functions):
+        raise ValueError(f"exercise {number} has its solution outside of a function; its stub would be empty")
+    return stub
+
+
+def _parse(code: str, what: str) -> ast.Module:
+    try:
+        return ast.parse(code)
+    except SyntaxError as error:
+        raise ValueError(f"{what} isn't Python ({error.msg}, line {error.lineno})") from error
+
+
+def _asserts(node: ast.AST) -> bool:
+    """Whether a node of the syntax tree is an assert or a call such as torch.testing.assert_close(…)."""
+    called = getattr(node, "func", None)
+    return isinstance(node, ast.Assert) or getattr(called, "attr", "").startswith("assert_")
+
+
+def write_copies(path: Path, out_dir: Path = OUT) -> list[Exercise]:
+    """Write out_dir/students/NAME.ipynb and out_dir/solutions/NAME.ipynb, and return the exercises.
+
+    The students' copy has stubs and no outputs; the other is the notebook as it is. Both can be handed out
+    alone: links to files of the repository become web addresses, and the badge, which opens the original, is
+    gone. Raises ValueError if an exercise is malformed.
+    """
+    notebook = read_notebook(path)
+    exercises = find_exercises(notebook)
+    solutions = _alone(notebook, path)
+    students = copy.deepcopy(solutions)
+    for exercise in exercises:
+        students["cells"][exercise.cell]["source"] = exercise.stub.splitlines(keepends=True)
+    for cell in students["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    for folder, notebook in (("students", students), ("solutions", solutions)):
+        (out_dir / folder).mkdir(parents=True, exist_ok=True)
+        write_notebook(out_dir / folder / path.name, notebook)
+    return exercises
+
+
+def _alone(notebook: dict, path: Path) -> dict:
+    """A copy of a notebook without its badge, and with web addresses in place of files of the repository."""
+    from tools.notebooks.pages import LINK  # late: check_notebooks.py must do without the package
+
+    root, address = path.resolve().parent.parent, repository()
+
+    def relink(match: re.Match) -> str:
+        target = (path.parent / match[0]).resolve()
+        if not target.is_relative_to(root) or not target.exists() or target.parent == path.resolve().parent:
+            return match[0]  # no file, or a notebook that is copied too
+        raw = "?raw=true" if target.suffix in (".png", ".svg", ".jpg") else ""
+        return f"{address}/blob/main/{target.relative_to(root).as_posix()}{raw}"
+
+    alone = copy.deepcopy(notebook)
+    for cell in alone["cells"]:
+        if cell["cell_type"] == "markdown":
+            source = text(cell["source"])
+            source = without_badge(source) if cell is alone["cells"][0] else source
+            cell["source"] = LINK.sub(relink, source).splitlines(keepends=True)
+    return alone
+
+
+@contextmanager
+def kernel(timeout: int = TIMEOUT) -> Iterator[Run]:
+    """A kernel's run(code): the error that the code raises, or an empty string.
+
+    timeout: seconds for one run; what takes longer is interrupted.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    ran = nbformat.v4.new_notebook()
+    client = NotebookClient(ran, timeout=timeout, interrupt_on_timeout=True, kernel_name="python3")
+
+    def run(source: str) -> str:
+        ran.cells.append(nbformat.v4.new_code_cell(source))
+        try:
+            client.execute_cell(ran.cells[-1], len(ran.cells) - 1)
+        except CellExecutionError as error:
+            return f"{error.ename}: {error.evalue}"
+        except DeadKernelError as error:
+            return str(error)
+        return ""
+
+    with client.setup_kernel():
+        yield run
+
+
+def check_exercises(path: Path, run: Run) -> list[str]:
+    """Show that every stub fails its check and every solution passes; what is wrong, a sentence each.
+
+    run: a kernel's, see `kernel`. It forgets what it ran before, and runs the cells tagged `setup` and of
+    each exercise stub, check, solution, check, in this order. The first check must end with the stub's own
+    NotImplementedError. Raises ValueError if an exercise is malformed.
+    """
+    notebook = read_notebook(path)
+    exercises = {exercise.cell: exercise for exercise in find_exercises(notebook)}
+    run("%reset -f")  # what is imported stays, which takes most of a chapter's time
+    if error := run(f"import os; os.chdir({str(path.resolve().parent)!r})"):
+        return [f"can't be tried ({error})"]
+    problems = []
+    for index, cell in enumerate(notebook["cells"]):
+        if index in exercises:
+            problems += _try_exercise(exercises[index], run)
+        elif has_tag(cell, "setup") and (error := run(text(cell["source"]))):
+            return [*problems, f"cell {index + 1}, tagged 'setup', fails ({error})"]
+    return problems
+
+
+def _try_exercise(exercise: Exercise, run: Run) -> Iterator[str]:
+    """What is wrong with an exercise when it is run."""
+    own = f"NotImplementedError: Exercise {exercise.number}: "
+    if error := run(exercise.stub):
+        yield f"exercise {exercise.number}'s stub fails before its check ({error}); it may only define"
+    elif exercise.check and not (error := run(exercise.check)):
+        yield f"exercise {exercise.number}'s stub passes its check, which so tests nothing"
+    elif exercise.check and not error.startswith(own):
+        yield f"exercise {exercise.number}'s stub fails its check with another error than its own ({error})"
+    if error := run(exercise.solution):
+        yield f"exercise {exercise.number}'s solution fails ({error})"
+    elif exercise.check and (error := run(exercise.check)):
+        yield f"exercise {exercise.number}'s solution fails its check ({error})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the copies of the named notebooks, or of all in notebooks/, or try the exercises."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all in notebooks/")
+    add("--check", action="store_true", help="try the exercises in place of writing the copies")
+    add("--out", type=Path, default=OUT, metavar="DIR", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    paths = args.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
+    problems = [] if paths else ["no notebooks in notebooks/; run in the project's folder or name some"]
+    with kernel() if args.check and paths else nullcontext() as run:
+        for path in paths:
+            try:
+                if args.check:
+                    problems += [f"{path}: {problem}" for problem in check_exercises(path, run)]
+                else:
+                    print(f"{path}: {len(write_copies(path, args.out))} exercises")
+            except (OSError, ValueError) as error:
+                problems.append(f"{path}: {error}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""What smaller budgets leave after purification, and where AntiPure looks, on the sweep's people.
+
+    python -m tools.study.budgets run      # data/results/budgets.jsonl, resumable; about 40 minutes of a core
+    python -m tools.study.budgets table
+
+Every protection of the main tables has its setting of the study, with steps that are as large a part of the
+budget. AntiPure is also tried with crops at random places in each step, instead of GrIDPure's own tiles, and
+with a random start. Nothing is chosen by these figures. The people and what is measured are the sweep's.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from antipure_lib.benchmark.study import MAIN, RIVALS, TUNED
+from tools.study.sweep import OUT as SWEEP
+from tools.study.sweep import append, make_world, measure, print_rows, read
+
+OUT = SWEEP.with_name("budgets.jsonl")
+BUDGETS = (4, 8, 16)  # in steps of 1/255
+STEPS = 40  # as in the sweep
+PLACES = (dict(tiles=5), dict(tiles=10), dict(random_start=True))
+COLUMNS = ("latent_after", "survival", "psnr_after", "psnr_in", "lpips_in")
+
+
+def settings() -> Iterator[tuple[str, float, dict]]:
+    """(protection, budget in steps of 1/255, options) of every row, in its order."""
+    for budget in BUDGETS:
+        for name in [name for name in MAIN + RIVALS if name != "none"]:
+            own = TUNED.get(name, {})
+            size = own.get("step_size", 1 / 255) * budget / BUDGETS[-1]
+            yield name, budget, own if name == "random" else own | dict(step_size=size)
+    for place in PLACES:
+        yield "antipure", BUDGETS[-1], TUNED["antipure"] | place
+
+
+def run(out: Path, names: list[str] | None = None) -> None:
+    """Measure the settings that `out` doesn't hold yet, a line each; names: of these protections alone."""
+    done = [(row["protection"], row["budget"], row["options"]) for row in read(out)]
+    world = make_world()
+    for name, budget, options in settings():
+        if (name, budget, options) in done or name not in (names or [name]):
+            continue
+        found = measure(name, options, world, budget / 255, STEPS)
+        row = dict(protection=name, budget=budget, options=options) | found
+        append(out, row)
+        print(json.dumps(row), flush=True)
+
+
+def table(path: Path) -> None:
+    """Every row, protection by protection; budgets in steps of 1/255."""
+    rows = sorted(read(path), key=lambda row: (row["protection"], row["budget"]))
+    print_rows(rows, ("protection", "budget"), COLUMNS)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    parser.add_argument("--protect", nargs="+", metavar="NAME", help="default: all")
+    given = parser.parse_args()
+    run(given.out, given.protect) if given.what == "run" else table(given.out)

@@ -1,0 +1,95 @@
+"""How soon other step rules reach what the paper's recipe, or a long run of ours, leaves after purification.
+
+    python -m tools.study.equal_effect run      # data/results/equal_effect.jsonl, resumable; half an hour
+    python -m tools.study.equal_effect table    # the soonest first
+
+The recipe is 100 sign steps of 1/255 on the plain sum. The others weight the terms as the library does and
+differ in their steps: signs, momentum, four draws of noise averaged, sizes that are halved. Every run is
+looked at after several numbers of steps, and purified there. It has reached another one where a latent model
+sees as much of its perturbation after purification, and as much is left in pixels. Seconds are the
+processor's for the ascent alone, of one run on one machine. The tuning people are the sweep's.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from antipure_lib import halving, quantise_within
+from antipure_lib.protections.registry import protect_steps
+from tools.study.sweep import OUT as SWEEP
+from tools.study.sweep import append, effect, make_world, read
+
+OUT = SWEEP.with_name("equal_effect.jsonl")
+ETA = 16 / 255
+AVERAGED = dict(noise_samples=4)
+GOALS = (("R", ("the paper's recipe", 100)), ("L", ("momentum", 100)))
+RUNS = {
+    "random signs": ("random", {}, 16, (1,)),
+    "the paper's recipe": ("antipure-paper", {}, 1, (25, 50, 100)),
+    "signs": ("antipure", dict(momentum=0.0), 1, (5, 10, 20, 40)),
+    "signs, 4/255": ("antipure", dict(momentum=0.0), 4, (3, 5, 10, 20)),
+    "momentum": ("antipure", dict(momentum=0.9), 1, (5, 10, 20, 40, 100)),
+    "momentum, 4/255": ("antipure", dict(momentum=0.9), 4, (3, 5, 10, 20)),
+    "momentum, averaged": ("antipure", dict(momentum=0.9) | AVERAGED, 4, (2, 3, 5, 10)),
+    **{f"halving, {n} steps": ("antipure", dict(momentum=0.0), None, (n,)) for n in (5, 10, 20)},
+    **{
+        f"halving with momentum, {n} steps": ("antipure", dict(momentum=0.75), None, (n,))
+        for n in (5, 10, 20)
+    },
+}
+
+
+def stops(
+    protection: str, options: dict, size: int | None, counts: tuple[int, ...], world: dict
+) -> Iterator[tuple]:
+    """(steps, seconds of ascent, protected photos) of one run at each of its counts."""
+    sizes = halving(ETA, counts[-1]) if size is None else size / 255
+    options = options | dict(eta=ETA, steps=counts[-1], step_size=sizes)
+    states = protect_steps(protection, world["x"], ddpm=world["ddpm"], **options)
+    spent, began = 0.0, time.process_time()
+    for state in states:
+        spent += time.process_time() - began
+        if state.step in counts:
+            yield state.step, spent, quantise_within(state.x_adv, world["x"], ETA)
+        began = time.process_time()
+
+
+def run(out: Path) -> None:
+    """Measure the runs that `out` doesn't hold yet, a line a stop."""
+    done = {row["run"] for row in read(out) if row["steps"] == RUNS[row["run"]][-1][-1]}
+    world = make_world()
+    for name in [name for name in RUNS if name not in done]:
+        for steps, seconds, protected in stops(*RUNS[name], world):
+            row = dict(run=name, steps=steps, seconds=seconds) | effect(protected, world)
+            append(out, row)
+            print(json.dumps(row), flush=True)
+
+
+def table(path: Path) -> None:
+    """Every look, the soonest first, with what it has reached by then."""
+    rows = list({(row["run"], row["steps"]): row for row in read(path)}.values())
+    goals = {mark: next(row for row in rows if (row["run"], row["steps"]) == goal) for mark, goal in GOALS}
+    for mark, goal in goals.items():
+        print(f"{mark} = reaches {goal['run']}, {goal['steps']} steps")
+    print(f"{'reaches':8}{'seconds':>8}{'steps':>6}{'latents':>9}{'PSNR':>7}{'LPIPS':>8}  run")
+    for row in sorted(rows, key=lambda row: row["seconds"]):
+        marks = "".join(mark for mark, goal in goals.items() if reaches(row, goal))
+        figures = f"{row['latent_after']:9.3f}{row['psnr_after']:7.2f}{row['lpips_in']:8.3f}"
+        print(f"{marks:8}{row['seconds']:8.1f}{row['steps']:6}{figures}  {row['run']}")
+
+
+def reaches(row: dict, goal: dict) -> bool:
+    """Whether as much is left after purification, to a latent model and in pixels."""
+    return row["latent_after"] >= goal["latent_after"] and row["psnr_after"] <= goal["psnr_after"]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    given = parser.parse_args()
+    run(given.out) if given.what == "run" else table(given.out)
