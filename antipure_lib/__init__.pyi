@@ -45,12 +45,7 @@ from .core.images import (
 from .protections.advdm import advdm_steps as advdm_steps
 from .protections.anti_dreambooth import aspl_steps as aspl_steps, fsmg_steps as fsmg_steps
 from .protections.controls import random_steps as random_steps
-from .protections.end_to_end import (
-    end_to_end_loss as end_to_end_loss,
-    end_to_end_steps as end_to_end_steps,
-    purify_chain as purify_chain,
-    respaced as respaced,
-)
+from .protections.end_to_end import end_to_end_loss as end_to_end_loss, end_to_end_steps as end_to_end_steps
 from .protections.mist import checkerboard as checkerboard, mist_steps as mist_steps
 from .protections.photoguard import photoguard_steps as photoguard_steps
 from .protections.registry import (
@@ -61,13 +56,9 @@ from .protections.registry import (
 from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps as simac_steps
 
 # purifiers: what an abuser does first
-from .purifiers.diffpure import (
-    PurifyState as PurifyState,
-    diffpure as diffpure,
-    gridpure as gridpure,
-    gridpure_steps as gridpure_steps,
-    purify_tiles as purify_tiles,
-)
+from .purifiers.chain import purify_chain as purify_chain, respaced as respaced
+from .purifiers.diffpure import PurifyState as PurifyState, diffpure as diffpure, purify_tiles as purify_tiles
+from .purifiers.gridpure import gridpure as gridpure, gridpure_steps as gridpure_steps
 from .purifiers.filters import (
     gaussian_blur as gaussian_blur,
     jpeg as jpeg,
@@ -157,4 +148,4 @@ from .benchmark.tables import (
 from .runtime.devices import pick_device as pick_device, pick_dtype as pick_dtype
 from .runtime.memory import MemoryPlan as MemoryPlan, free_memory as free_memory, memory_plan as memory_plan
 from .runtime.noise import image_generators as image_generators, randint as randint, randn as randn
-from .runtime.unet import channels_last as channels_last, frozen as frozen, sample_size as sample_size
+from .runtime.unet import sample_size as sample_size, view as view

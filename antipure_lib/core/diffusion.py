@@ -7,9 +7,8 @@ level.
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
-from ..runtime.micro_batch import MicroBatch
+from ..runtime.checks import check_predicts_eps, check_reverse_step
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline, DDPMScheduler
@@ -40,58 +39,28 @@ def predict_x0(x_t: torch.Tensor, eps: torch.Tensor, t: Timestep, alpha_bar: tor
     return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
 
 
-def predict_eps(
-    ddpm: "DDPMPipeline", x_t: torch.Tensor, t: Timestep, batch: int | MicroBatch | None = None
-) -> torch.Tensor:
+def predict_eps(ddpm: "DDPMPipeline", x_t: torch.Tensor, t: Timestep) -> torch.Tensor:
     """ε_θ(x_t, t): the noise that the model sees in x_t.
 
-    x_t: N×3×H×W. t: one index for all, or a LongTensor of N. batch: see `predict`. Returns N×3×H×W.
+    x_t: N×3×H×W. t: one index for all, or a LongTensor of N. Returns N×3×H×W.
     """
-    return predict(ddpm, x_t, t, batch)[0]
+    return predict(ddpm, x_t, t)[0]
 
 
 def predict(
     ddpm: "DDPMPipeline",  # anything with a .unet and a .scheduler like a DDPMPipeline's
     x_t: torch.Tensor,
     t: Timestep,
-    batch: int | MicroBatch | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One run of the UNet: (ε_θ, v). v is the variance head of a model with six output channels, else None.
 
-    batch: images per UNet call; None takes all at once. Under autograd the activations of a call that takes
-    fewer than all (a `MicroBatch`: than all of a step) are recomputed in the backward pass, so that memory is
-    bounded by one call's, for one more forward pass.
-    Without autograd, calls that run out of memory are made again, half as large (see `MicroBatch`).
-    Computes in the UNet's precision, returns x_t's. Raises ValueError if the model doesn't predict ε, and for
-    batch < 1.
+    (v: Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 15.) x_t: N×3×H×W. t: one index for all, or a
+    LongTensor of N. Computes in the UNet's precision and returns x_t's. For a UNet that takes only a few
+    images at a time see `runtime.micro_batch.in_parts`. Raises ValueError if the model doesn't predict ε.
     """
-    if ddpm.scheduler.config.prediction_type != "epsilon":
-        kind = ddpm.scheduler.config.prediction_type
-        raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon")
-    if not isinstance(batch, MicroBatch):
-        batch = MicroBatch(len(x_t) if batch is None else batch)
-    recorded = torch.is_grad_enabled() and x_t.requires_grad
-    if not isinstance(t, torch.Tensor):  # diffusers would copy it to a GPU, and the host wait for that
-        t = torch.full((), t, device=x_t.device)
-
-    def run(x, t):
-        with batch.recomputing(ddpm.unet):
-            return ddpm.unet(x.to(ddpm.unet.dtype), t).sample
-
-    def calls():
-        size = batch.size
-        if size >= max(len(x_t), batch.whole):
-            return run(x_t, t)
-        chunks = zip(x_t.split(size), t.expand(len(x_t)).split(size), strict=True)
-        if not recorded:
-            return torch.cat([run(*chunk) for chunk in chunks])
-        # No dropout is active in a frozen model: there is no random state to restore.
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.cat([checkpoint(run, *chunk, **options) for chunk in chunks])
-
-    # Memory may also run out in a backward pass: who takes gradients repeats both (see `pgd`).
-    out = calls() if recorded else batch.retry(calls)
-    eps, *v = out.to(x_t.dtype).split(x_t.shape[1], dim=1)
+    check_predicts_eps(ddpm.scheduler)
+    out = ddpm.unet(x_t.to(ddpm.unet.dtype), t).sample.to(x_t.dtype)
+    eps, *v = out.split(x_t.shape[1], dim=1)
     return eps, v[0] if v else None
 
 
@@ -109,15 +78,16 @@ def reverse_step(
     σ_t²: β̃_t (`fixed_small`), β_t (`fixed_large`), or between by v (`learned_range`, 2102.09672 eq. 15).
 
     x_t, eps, noise, v: N×C×H×W. t: one index for all; at t=0 no noise is added and `noise` may be None.
-    Raises ValueError for other variance types, and if `learned_range` gets no v.
+    Raises ValueError for other variance types, for dynamic thresholding, and if `learned_range` gets no v.
     """
+    check_reverse_step(scheduler)
     # float32 scalars as in diffusers: 1−ᾱ cancels at small t, and both must lose the same digits.
     a = scheduler.alphas_cumprod[t]
     a_prev = scheduler.alphas_cumprod[t - 1] if t > 0 else torch.ones(())
     alpha = a / a_prev
     beta = 1 - alpha
 
-    x0_hat = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    x0_hat = predict_x0(x_t, eps, t, scheduler.alphas_cumprod)
     if scheduler.config.clip_sample:
         x0_hat = x0_hat.clamp(-scheduler.config.clip_sample_range, scheduler.config.clip_sample_range)
     mean = a_prev.sqrt() * beta / (1 - a) * x0_hat + alpha.sqrt() * (1 - a_prev) / (1 - a) * x_t
@@ -135,12 +105,8 @@ def reverse_step(
         sigma = (0.5 * (share * beta.log() + (1 - share) * beta_tilde.log())).exp()
     elif kind in ("fixed_small", "fixed_small_log"):
         sigma = beta_tilde.sqrt()
-    elif kind == "fixed_large":
+    else:  # fixed_large
         sigma = beta.sqrt()
-    else:
-        raise ValueError(
-            f"variance_type '{kind}' isn't supported; use fixed_small, fixed_large or learned_range"
-        )
     return mean + sigma * noise
 
 

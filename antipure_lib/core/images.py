@@ -52,6 +52,11 @@ def quantise(x: torch.Tensor) -> torch.Tensor:
     return (x * LEVELS).round() / LEVELS
 
 
+def as_file(made: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What was made from x, rounded to 8-bit levels, on x's device and in x's shape."""
+    return quantise(made).to(x.device).view_as(x)
+
+
 def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.Tensor:
     """Round `x_adv` to 8-bit levels without leaving the budget: ‖q − x‖∞ ≤ η also holds for the saved file.
 
@@ -59,7 +64,7 @@ def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.T
     x_adv, x: same shape, [0, 1]; eta: [0, 1] units. Returns it on x's device, wherever x_adv was made.
     Raises ValueError as `check_eight_bit`: below 1/255 the interval may hold no level but x itself, or none.
     """
-    check_eight_bit(eta)
+    eta = check_eight_bit(eta)
     slack = 1e-4  # levels; float32 rounding of 255·(x±η) stays below half of it
     low = ((x - eta) * LEVELS - slack).ceil()
     high = ((x + eta) * LEVELS + slack).floor()
@@ -67,14 +72,15 @@ def quantise_within(x_adv: torch.Tensor, x: torch.Tensor, eta: float) -> torch.T
     return level.clamp(low, high).clamp(0, LEVELS) / LEVELS
 
 
-def check_eight_bit(eta: float) -> None:
-    """Raises ValueError for a budget outside (0, 1], or below 1/255, one level of an 8-bit file."""
-    check_eta(eta)
+def check_eight_bit(eta: float) -> float:
+    """The budget as a float. Raises ValueError outside (0, 1], or below 1/255, one level of an 8-bit file."""
+    eta = check_eta(eta)
     if eta * LEVELS < 1 - 1e-6:
         raise ValueError(
             f"eta={eta:.3g} is less than 1/255, and an 8-bit file can't hold so small a change: give at "
             "least 1/255, for example 8/255, or eight_bit=False where the function has it"
         )
+    return eta
 
 
 def to_pil(x: torch.Tensor) -> Image.Image:

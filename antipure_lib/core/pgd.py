@@ -5,19 +5,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import repeat
 from typing import NamedTuple
 
 import torch
 
-from ..runtime.allocator import kept_memory
-from ..runtime.checks import check_counts, check_eta, check_finite
-from ..runtime.micro_batch import MicroBatch
-from ..runtime.unet import frozen
+from ..runtime.checks import check_counts, check_eta, check_finite, check_seed
 from .images import check_image
 
-Losses = torch.Tensor | dict[str, torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]
 
 
 class PGDState(NamedTuple):
@@ -26,25 +21,27 @@ class PGDState(NamedTuple):
     step: int  # steps done: 1 … steps
     x_adv: torch.Tensor  # N×3×H×W in [0, 1], after this step; never changed later
     losses: dict[str, torch.Tensor]  # (N,) per term, where this step's gradient was taken: before the step
-    grad_sizes: dict[
-        str, torch.Tensor
-    ]  # (N,) mean |∂term/∂x| per image; {"sum": …} where only the sum's is computed
+    grad_sizes: dict[str, torch.Tensor]  # (N,) mean |∂term/∂x| per image; {"sum": …} of a plain sum
+
+
+def once(run: Callable[[], object], generator: torch.Generator) -> object:
+    """run(): how `pgd` takes a gradient if memory doesn't run out (see `UNetInParts.repeat`)."""
+    return run()
 
 
 def pgd(
-    loss: Callable[[torch.Tensor, torch.Generator], Losses],
+    loss: Loss,
     x: torch.Tensor,  # the clean images, [0, 1]
-    eta: float = 16 / 255,  # budget: ‖x_adv − x‖∞ ≤ η, [0, 1] units
-    steps: int = 100,
-    step_size: float | Sequence[float] = 1 / 255,  # [0, 1] units; one for all steps, or one each
-    seed: int = 0,
+    eta: float = 16 / 255,  # budget: ‖x_adv − x‖∞ ≤ η, in (0, 1]
+    steps: int = 100,  # at least 1
+    step_size: float | Sequence[float] = 1 / 255,  # positive, [0, 1] units; one for all steps, or one each
+    seed: int = 0,  # 0 … 2⁶³−1
     start: torch.Tensor | None = None,  # where to begin, projected into the ball; default x
     random_start: bool = False,  # add uniform noise in ±η to the beginning
-    momentum: float = 0.0,  # 0: the sign of the present gradient; 0.9: of a decaying average
+    momentum: float = 0.0,  # in [0, 1); 0: the sign of the present gradient; 0.9: of a decaying average
     balance: str = "sum",  # how several terms are combined: "sum" or "equal"
     weights: Mapping[str, float] | None = None,  # of the terms, by name; default 1 each
-    models: Sequence[torch.nn.Module] = (),  # frozen while gradients are taken
-    batch: MicroBatch | None = None,  # that the loss uses: halved when memory runs out, and the step repeated
+    repeat: Callable = once,  # takes a step's gradient again when memory runs out
 ) -> Iterator[PGDState]:
     """Maximise `loss` over x_adv: x_adv ← Π( x_adv + step_size·sign(direction) ), yielding every step.
 
@@ -52,67 +49,106 @@ def pgd(
         which lives on the CPU (see `noise.randn`). Returns (N,), or a dict name → (N,) of terms.
     step_size: see `halving` for sizes that shrink.
     balance: "sum": direction = ∇ Σ w·term, one backward pass. "equal": direction = Σ w·∇term/mean|∇term|,
-        per image, one backward pass a term: without it a term whose gradient is 20 times larger decides
-        every sign.
+        per image, one backward pass per term. In a plain sum, a term whose gradient is 20 times larger
+        decides every sign.
     momentum: direction ← momentum·direction + gradient/mean|gradient|, per image (MI-FGSM, arXiv
-        1710.06081).
+        1710.06081, eq. 6).
 
-    Same seed, same device: same bits. The host never waits for the device inside the loop. Images of a batch
-    share the generator: alone, an image gets other draws, and so another perturbation.
-    Raises ValueError for bad images, eta outside (0, 1], steps < 1, a step_size ≤ 0 or as many as there
-    aren't steps, seed < 0, momentum outside [0, 1), an unknown balance, weights that aren't finite; at the
-    first step for weights of terms that the loss doesn't have. RuntimeError in torch.inference_mode, and
-    after the last step for gradients that were NaN or infinite: what they touch isn't protected.
+    Same seed, same device: same bits. The host never waits for the device inside the loop. The images of a
+    batch share the generator. So an image alone gets other draws, and another perturbation.
+    Raises ValueError for values outside their range, RuntimeError in `torch.inference_mode()`. After the last
+    step, raises RuntimeError if a gradient was NaN or infinite: those images aren't protected.
 
     >>> for state in pgd(loss, x, eta=8 / 255, steps=40):
     ...     bar.set_postfix(loss=state.losses["loss"].mean().item())
     """
-    x = check_image(x).detach()
+    sizes = check_ascent(eta, steps, step_size, seed, momentum, balance, weights)
+    eta, seed = check_eta(eta), check_seed(seed)
+    x, begin = check_start(x, start)
+
+    def ascent() -> Iterator[PGDState]:
+        generator, direction = torch.Generator().manual_seed(seed), torch.zeros_like(x)
+        low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
+        noise = eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1) if random_start else 0
+        x_adv, finite = (begin + noise).clamp(low, high), True
+        for step, size in enumerate(sizes, 1):
+            take = _gradient(loss, x_adv, generator, balance, weights)
+            losses, gradient, grad_sizes = repeat(take, generator)
+            length = _size(gradient)
+            finite = finite & length.flatten().isfinite()
+            direction = momentum * direction + gradient / length
+            x_adv = (x_adv + size * direction.sign()).clamp(low, high)
+            yield PGDState(step, x_adv, losses, grad_sizes)
+        check_gradients(finite)
+
+    return ascent()
+
+
+def check_ascent(
+    eta: float,
+    steps: int,
+    step_size: float | Sequence[float],
+    seed: int = 0,
+    momentum: float = 0.0,
+    balance: str = "sum",
+    weights: Mapping[str, float] | None = None,
+) -> list[float]:
+    """The size of every step, after checking `pgd`'s numbers. Raises as `pgd` does."""
     check_eta(eta)
     check_counts(steps=steps)
-    check_counts(0, seed=seed)
-    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
+    check_seed(seed)
+    check_finite(momentum=momentum, **{f"weights['{name}']": w for name, w in (weights or {}).items()})
     if torch.is_inference_mode_enabled():
         raise RuntimeError("torch.inference_mode() forbids the gradients that a protection needs; leave it")
-    each = torch.as_tensor(step_size, dtype=torch.float64)
-    if each.ndim and each.shape != (steps,):
-        raise ValueError(
-            f"step_size must be one number, or one for each of {steps} steps; got {each.tolist()}"
-        )
-    sizes = each.tolist() if each.ndim else repeat(each.item(), steps)
-    smallest = each.min().item()
-    if not smallest > 0:
-        raise ValueError(
-            f"step_size must be positive, got {smallest}; it is in [0, 1] units, for example 1/255"
-        )
+    sizes = torch.as_tensor(step_size, dtype=torch.float64)
+    if sizes.ndim and sizes.shape != (steps,):
+        raise ValueError(f"step_size must be one number, or one per step ({steps}); got {sizes.tolist()}")
+    if not (sizes.isfinite() & (sizes > 0)).all():
+        smallest = sizes.min().item()
+        raise ValueError(f"step_size must be positive, in [0, 1] units such as 1/255; got {smallest}")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if balance not in ("sum", "equal"):
-        raise ValueError(f"balance must be 'sum' or 'equal', got '{balance}'")
-    x_adv = x if start is None else check_image(start, "start").detach().to(x)
-    if x_adv.shape != x.shape:
-        raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(x_adv.shape)}")
-    batch = batch or MicroBatch(1)
-    ascend = (balance, weights, models)
-    return _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch)
+        raise ValueError(f"balance must be 'sum' or 'equal', got {balance!r}")
+    return sizes.expand(steps).tolist()
+
+
+def check_start(x: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The clean images and the beginning, as batches. Raises ValueError for bad images or another shape."""
+    x = check_image(x).detach()
+    begin = x if start is None else check_image(start, "start").detach().to(x)
+    if begin.shape != x.shape:
+        raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(begin.shape)}")
+    return x, begin
+
+
+def check_gradients(finite: torch.Tensor) -> None:
+    """Raises RuntimeError unless all images' gradients were finite: the sign of NaN is 0, so x stays."""
+    which = (~finite).nonzero().flatten().tolist()
+    if which:
+        raise RuntimeError(
+            f"NaN or infinite gradients of images {which} of the batch, which aren't protected; "
+            "compute in float32 (dtype=torch.float32, --precision float32)"
+        )
 
 
 def fast(eta: float, steps: int = 10) -> dict[str, object]:
     """Few long steps for AntiPure: `steps` of η/4 with momentum, as arguments of a protection.
 
-    On tuning people 5 to 10 of them leave after purification nearly what 20 to 100 steps of 1/255 leave, and
-    3 more than the paper's 100 (`python tools/equal_effect.py table`). eta: the budget, [0, 1] units.
+    Measured on tuning people: after purification, 5 to 10 such steps leave nearly as much as 20 to 100 steps
+    of 1/255, and three leave more than the paper's 100 (`python -m tools.study.equal_effect table`).
+    eta: the budget, [0, 1] units.
 
-    >>> protected = antipure(ddpm, x, eta=8 / 255, **fast(8 / 255))
+    >>> protected = antipure(ddpm, x, **fast(8 / 255))
     """
-    return {"steps": steps, "step_size": eta / 4, "momentum": 0.9}
+    return {"eta": eta, "steps": steps, "step_size": eta / 4, "momentum": 0.9}
 
 
 def halving(eta: float, steps: int) -> list[float]:
     """Step sizes for `pgd` that begin at 2η and are halved at APGD's checkpoints, [0, 1] units.
 
-    (Croce & Hein 2020, arXiv 2003.01690, section 3.1.) APGD halves only where the loss has stopped to grow;
-    here it always does, since a loss with new noise in each step can't tell.
+    (Croce and Hein 2020, arXiv 2003.01690, section 3.1.) APGD halves only where the loss has stopped growing.
+    Here it always halves: a loss with new noise in each step can't show that.
     """
     checkpoints, percent, gap = [], 22, 22
     while percent < 100:
@@ -122,56 +158,34 @@ def halving(eta: float, steps: int) -> list[float]:
     return [2 * eta / 2 ** sum(step >= w for w in checkpoints) for step in range(steps)]
 
 
-def _pgd(loss, x, x_adv, eta, sizes, seed, random_start, momentum, ascend, batch):
-    generator = torch.Generator().manual_seed(seed)
-    low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
-    if random_start:
-        x_adv = x_adv + eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1)
-    x_adv = x_adv.clamp(low, high)
-    direction = torch.zeros_like(x)
-    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    with kept_memory(x.device):
-        for step, size in enumerate(sizes, 1):
-            attempt = partial(_ascend, loss, x_adv, generator, *ascend)
-            losses, gradient, grad_sizes = batch.retry(attempt, [generator], gradients=True)
-            size_of_gradient = _size(gradient)
-            broken |= ~size_of_gradient.flatten().isfinite()
-            direction = momentum * direction + gradient / size_of_gradient
-            x_adv = (x_adv + size * direction.sign()).clamp(low, high)
-            yield PGDState(step, x_adv, losses, grad_sizes)
-    if broken.any():  # the sign of NaN is 0: they would stay as they are and look finished
-        which = broken.nonzero().flatten().tolist()
-        raise RuntimeError(
-            f"NaN or infinite gradients of images {which} of the batch, which aren't "
-            "protected; compute in float32 (dtype=torch.float32, --precision float32)"
-        )
-
-
-@torch.enable_grad()
-def _ascend(loss, x_adv, generator, balance, weights, models):
-    """The terms, the direction that raises them (up to a positive factor), their gradients' sizes."""
-    x_adv = x_adv.detach().requires_grad_()
-    # A mean over pixels has gradients too small for float16. A power of two only moves the exponent: in every
-    # precision, a GPU's TF32 too, the gradient's digits are those that it has without.
+def _gradient(loss, x_adv, generator, balance, weights):
+    """What takes one step's gradient: () → the terms, the direction that raises them, gradient sizes."""
+    # A mean over pixels has gradients too small for float16. A power of two moves only the exponent: in every
+    # precision the gradient's digits are those that it has without.
     scale = 2.0 ** round(math.log2(x_adv[0].numel()))
-    with frozen(*models):
-        terms = loss(x_adv, generator)
+
+    @torch.enable_grad()
+    def take():
+        leaf = x_adv.detach().requires_grad_()
+        terms = loss(leaf, generator)
         terms = terms if isinstance(terms, dict) else {"loss": terms}
-        weights = _weights(terms, weights, len(x_adv))
+        weight = _weights(terms, weights, len(leaf))
         summed = balance == "sum" and len(terms) > 1
-        ascended = {"sum": sum(weights[name] * terms[name] for name in terms)} if summed else terms
+        ascended = {"sum": sum(weight[name] * terms[name] for name in terms)} if summed else terms
         *_, last = ascended
         gradients = {
-            name: torch.autograd.grad(scale * term.sum(), x_adv, retain_graph=name != last)[0]
+            name: torch.autograd.grad(scale * term.sum(), leaf, retain_graph=name != last)[0]
             for name, term in ascended.items()
         }
-    sizes = {name: _size(gradient) for name, gradient in gradients.items()}
-    if summed:
-        direction = gradients["sum"]
-    else:
-        direction = sum(weights[name] * gradients[name] / sizes[name] for name in terms)
-    losses = {name: term.detach() for name, term in terms.items()}
-    return losses, direction, {name: size.flatten() / scale for name, size in sizes.items()}
+        sizes = {name: _size(gradient) for name, gradient in gradients.items()}
+        if summed:
+            direction = gradients["sum"]
+        else:
+            direction = sum(weight[name] * gradients[name] / sizes[name] for name in terms)
+        losses = {name: term.detach() for name, term in terms.items()}
+        return losses, direction, {name: size.flatten() / scale for name, size in sizes.items()}
+
+    return take
 
 
 def _weights(terms, weights, n):

@@ -11,7 +11,7 @@ FULL_SIZE = {
         "lr": 5e-6,
         "decay": False,
         "n_prior": 200,
-        "train_text_encoder": False,
+        "text_lr": 0,
         "batch": 1,
         "snr_gamma": None,
         "warmup": 0,

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_counts, check_number
 from ..runtime.micro_batch import MicroBatch
 from ..runtime.noise import image_generators
-from ..runtime.unet import autocast, frozen
+from ..runtime.unet import autocast, pipe_view
+from .latent_diffusion import check_prompt
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -26,22 +27,25 @@ def generate(
 ) -> torch.Tensor:
     """Images of a prompt: N×3×H×W float32 in [0, 1], on the pipeline's device, of the model's own size.
 
-    Image i's noise depends on `seed` and i alone, so the first four of n=16 are the four of n=4.
-    Switches the pipeline's progress bar off. Raises ValueError for n, steps or batch < 1.
+    (Classifier-free guidance: Ho and Salimans 2022, arXiv 2207.12598, eq. 6.) The noise of image i depends on
+    `seed` and i alone, so the first four of n=16 are the four of n=4. Works on a view of the pipeline with a
+    scheduler of its own: threads may share a pipeline. Raises ValueError for values outside their range, and
+    for a prompt that the model can't read whole.
     """
     check_counts(n=n, steps=steps, batch=batch)
-    pipe.set_progress_bar_config(disable=True)
+    guidance = check_number(guidance, "guidance")
+    check_prompt(pipe, prompt)
+    seen = pipe_view(pipe)
+    seen.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
     generators = image_generators(seed, n)
     images, at_a_time = [], MicroBatch(batch)
 
     def some():
         own = generators[len(images) :][: at_a_time.size]
-        return pipe([prompt] * len(own), generator=own, **options).images.float()
+        return seen([prompt] * len(own), generator=own, **options).images.float()
 
-    # torch picks a convolution's algorithm also by whether its weight asks for a gradient, and the last bits
-    # with it: frozen, a model in training and one at rest give the same images.
-    with frozen(pipe.vae, pipe.unet, pipe.text_encoder), autocast(pipe, dtype):
+    with autocast(seen, dtype):
         while len(images) < n:
             images.extend(at_a_time.retry(some, generators[len(images) :][:batch]))
     return torch.stack(images)

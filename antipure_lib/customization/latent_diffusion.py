@@ -18,7 +18,17 @@ from ..runtime.unet import autocast
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, StableDiffusionPipeline
 
+PROMPT = "a photo of sks person"  # the subject
 CLASS_PROMPT = "a photo of a person"
+
+
+def check_prompt(pipe: "StableDiffusionPipeline", prompt: str) -> None:
+    """Raises ValueError for anything but one text that the model reads whole; diffusers would cut it."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"prompt must be one text, got {prompt!r}; call again for each prompt")
+    tokens, most = len(pipe.tokenizer(prompt).input_ids), pipe.tokenizer.model_max_length
+    if tokens > most:
+        raise ValueError(f"prompt has {tokens} tokens and the model reads {most}; shorten '{prompt[:40]}…'")
 
 
 def training_target(
@@ -92,9 +102,6 @@ def check_size(pipe: "StableDiffusionPipeline", images: torch.Tensor, name: str)
     return images
 
 
-PROMPT = "a photo of sks person"
-
-
 def sample_latents(
     pipe: "StableDiffusionPipeline", x: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
@@ -122,11 +129,12 @@ def denoising_error(
 ) -> torch.Tensor:
     """‖ε_θ(z_t,t,c) − ε‖², or ‖v_θ(z_t,t,c) − v‖² for a model that predicts v.
 
-    z0, eps: N×C×h×w, scaled latents and noise. t: LongTensor of N. c: 1×L×D, one prompt for all. → (N,)
+    (arXiv 2112.10752, eq. 3.) z0, eps: N×C×h×w, scaled latents and noise. t: LongTensor of N. c: the prompts'
+    embeddings, N×L×D or 1×L×D. → (N,)
     """
     alpha_bar = alpha_bars(pipe.scheduler, z0.device)
     z_t = add_noise(z0, eps, t, alpha_bar)
-    prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample
+    prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample.float()
     target = training_target(pipe.scheduler, z0, eps, alpha_bar[t])
     return (prediction - target).square().mean((1, 2, 3))
 

@@ -8,61 +8,53 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..photos.pictures import atomic
-from ..runtime.checks import check_counts, check_positive
 from ..runtime.noise import randn
-from .latent_diffusion import check_size, latents, working_copy
-from .training import CustomizeState, last_pipe, train_steps
+from .latent_diffusion import PROMPT, latents, working_copy
+from .training import CustomizeState, check_training, last_pipe, train_steps
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of every attention block, self and cross
-
 # and the convolutions and feed-forward layers: a UNet with attention at its coarsest level only needs them
-EVERY_LAYER = (
-    *ATTENTION,
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-)
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
+EVERY_LAYER = (*ATTENTION, *CONVOLUTIONS)
 
 
 def lora_steps(
     pipe: "StableDiffusionPipeline",
     images: torch.Tensor,  # the subject's photos, at the model's size, [0, 1]
-    prompt: str = "a photo of sks person",
+    prompt: str = PROMPT,
     steps: int = 200,
     lr: float = 7e-3,
     decay: bool = True,  # the learning rate falls to 0 along a cosine; False: constant
     rank: int = 16,
     layers: Sequence[str] = EVERY_LAYER,  # that are changed; ATTENTION: the usual ones of Stable Diffusion
-    batch: int = 4,  # photos a step
+    batch: int = 4,  # photos per step
     seed: int = 0,
     dtype: torch.dtype | None = None,  # autocast to it and keep frozen weights in it; None: float32
-    snr_gamma: float | None = 5.0,  # of min-SNR (see `timestep_weights`); None: every timestep counts alike
+    snr_gamma: float | None = 5.0,  # of min-SNR (see `timestep_weights`); None: weight 1 for every timestep
     gradient_checkpointing: bool = False,  # the UNet's: less memory, the same bits, a third more time
 ) -> Iterator[CustomizeState]:
-    """Learn a low-rank change of the UNet's layers; a `CustomizeState` a step.
+    """Learn a low-rank change of the UNet's layers; one state per step.
 
     W' = W + B·A with A rank × in, B out × rank (LoRA eq. 3, α = rank), for every layer whose name ends in one
     of `layers`; a convolution's A holds its kernel, its B is 1×1. Only A and B are trained, by AdamW: A
-    starts from N(0, 1/rank²), B from zero. The loss is DreamBooth's first term; there is no prior. For
-    Stable Diffusion: `FULL_SIZE["lora"]`; `save_lora` writes what diffusers reads back.
+    starts from N(0, 1/rank²), B from zero. The loss is DreamBooth's first term, without a prior. For Stable
+    Diffusion: `FULL_SIZE["lora"]`; `save_lora` writes what diffusers reads back.
+
+    If the pipeline has adapters already, they stay as they are and active; a new one is trained on top.
 
     With a dtype the UNet's frozen convolutions and linear layers are kept in it. That changes no bit of the
     training, since autocast would round them at every use; A and B stay float32. Outside autocast such a
     mixture can't be computed with: use `generate`, or load what `save_lora` wrote.
 
-    images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for bad images or images
-    not of the model's size, steps, batch or rank < 1, lr or snr_gamma ≤ 0.
+    images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for values outside their
+    range; RuntimeError for a training that diverged.
     """
-    check_counts(steps=steps, batch=batch, rank=rank)
-    check_positive(lr=lr, snr_gamma=snr_gamma)
-    images = check_size(pipe, images, "images")
+    counts = {"steps": steps, "batch": batch, "rank": rank}
+    positive = {"lr": lr, "snr_gamma": snr_gamma}
+    images = check_training(pipe, images, prompt, least=counts, positive=positive, seed=seed)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)
@@ -85,21 +77,25 @@ def lora(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "S
 
 
 def save_lora(pipe: "StableDiffusionPipeline", folder: str | os.PathLike) -> Path:
-    """Write the adapter that `lora` trained, for diffusers' `load_lora_weights(folder)`.
+    """Write the newest adapter of `pipe`, for diffusers' `load_lora_weights(folder)`.
 
-    Returns the file's path; it is written whole or not at all. Raises ValueError for a pipeline without an
-    adapter.
+    After `lora` that is the trained one, alone: adapters under it have files of their own. Returns the file's
+    path; it is written whole or not at all. Raises ValueError for a pipeline without an adapter, and for
+    weights that are NaN or infinite.
 
     >>> save_lora(lora(pipe, photos), "me")
     >>> other.load_lora_weights("me")  # elsewhere, on the unchanged model
     """
     from peft import get_peft_model_state_dict
 
-    if not getattr(pipe.unet, "peft_config", None):
+    adapters = list(getattr(pipe.unet, "peft_config", {}))
+    if not adapters:
         raise ValueError("pipe has no LoRA adapter to save; pass what lora() returned")
     # Not through diffusers' convert_state_dict_to_diffusers: it renames attention layers only, and what it
     # doesn't know is lost when the file is read.
-    learned = get_peft_model_state_dict(pipe.unet)
+    learned = get_peft_model_state_dict(pipe.unet, adapter_name=adapters[-1])
+    if not all(value.isfinite().all() for value in learned.values()):
+        raise ValueError("pipe's adapter holds NaN or infinite weights; train it again with a lower lr")
     path = Path(folder) / "pytorch_lora_weights.safetensors"
     with atomic(path) as temporary:
         pipe.save_lora_weights(temporary.parent, unet_lora_layers=learned, weight_name=temporary.name)
@@ -112,13 +108,21 @@ def add_lora(
     """Give the UNet a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype."""
     from peft import LoraConfig
 
+    known = list(getattr(unet, "peft_config", {}))
+    active = unet.active_adapters() if known else []
+    name = next(
+        name for name in ("default", *(f"trained_{n}" for n in range(len(known)))) if name not in known
+    )
     # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
     with torch.random.fork_rng(devices=[]):
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)))
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)), adapter_name=name)
+    if active:
+        unet.set_adapter([*active, name])  # unlike set_adapters this keeps their scales
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if "lora_A" in name:
+        for key, parameter in unet.named_parameters():
+            parameter.requires_grad_(f".{name}." in key)
+            if f"lora_A.{name}." in key:
                 parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
     # What autocast rounds anyway. Norms stay float32: it computes them so.
     rounded = [module for module in unet.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]

@@ -1,8 +1,52 @@
-"""Every customization by its name."""
+"""Every customization by its name.
 
-from .dreambooth import dreambooth, dreambooth_steps
-from .lora import lora, lora_steps
+To add one, write a generator of `CustomizeState`s and enter it. The benchmark and the tests read the entry:
 
-CUSTOMIZERS = {"dreambooth": dreambooth, "lora": lora}
+>>> from antipure_lib import load_faces, load_stable_diffusion
+>>> from antipure_lib.customization.lora import lora_steps
+>>> from antipure_lib.customization.registry import CUSTOMIZERS, Customizer
+>>> def small_lora_steps(pipe, images, **options):
+...     yield from lora_steps(pipe, images, **({"rank": 2} | options))
+>>> CUSTOMIZERS["small-lora"] = Customizer(small_lora_steps, quick={"steps": 2})
+>>> trained = CUSTOMIZERS["small-lora"](load_stable_diffusion(), load_faces("p01", "B"), steps=2)
+>>> trained.unet.peft_config["default"].r
+2
+>>> del CUSTOMIZERS["small-lora"]
+"""
 
-CUSTOMIZER_STEPS = {"dreambooth": dreambooth_steps, "lora": lora_steps}  # with their defaults
+from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .dreambooth import dreambooth_steps
+from .lora import lora_steps
+from .training import CustomizeState, last_pipe
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+class Customizer(NamedTuple):
+    """What is known about a customization. Its own arguments come from the generator's signature."""
+
+    steps: Callable[..., Iterator[CustomizeState]]  # steps(pipe, images, seed=…, dtype=…, steps=…, …)
+    quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
+
+    def __call__(
+        self, pipe: "StableDiffusionPipeline", images: torch.Tensor, **options
+    ) -> "StableDiffusionPipeline":
+        """A copy of `pipe` trained on the images, N×3×H×W in [0, 1]; errors are those of `steps`."""
+        return last_pipe(self.steps(pipe, images, **options))
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether it takes images of the class, as `prior_images`."""
+        return "prior_images" in signature(self.steps).parameters
+
+
+CUSTOMIZERS: dict[str, Customizer] = {
+    "dreambooth": Customizer(dreambooth_steps, quick={"steps": 2, "n_prior": 2}),
+    "lora": Customizer(lora_steps, quick={"steps": 2}),
+}

@@ -5,23 +5,20 @@ The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few imag
 """
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..core.diffusion import add_noise, alpha_bars
+from ..core.diffusion import alpha_bars
+from ..runtime.checks import check_counts, check_positive, check_seed
 from ..runtime.noise import randn, stratified
 from ..runtime.unet import autocast
-from .latent_diffusion import text_embeddings, training_target
+from .latent_diffusion import check_prompt, check_size, denoising_error, text_embeddings
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, StableDiffusionPipeline
-
-
-# One pass over the weights instead of a dozen: on two cores a DreamBooth step takes a tenth less time.
-FUSED_ADAM = partial(torch.optim.AdamW, fused=True)
 
 
 class CustomizeState(NamedTuple):
@@ -39,50 +36,37 @@ def train_steps(
     weights: dict[str, float],  # of the groups' losses; default 1 each
     steps: int,
     lr: float,
-    batch: int,  # images of each group a step
+    batch: int,  # images of each group per step
     generator: torch.Generator,  # on the CPU, advanced by every step
     dtype: torch.dtype | None = None,
     decay: bool = False,  # the learning rates fall to 0 along a cosine
     text_lr: float | None = None,  # of the text encoder; None: lr
-    adam: Callable[..., torch.optim.Optimizer] = FUSED_ADAM,
-    snr_gamma: float | None = None,  # of `timestep_weights`; None: every timestep counts alike
+    snr_gamma: float | None = None,  # of `timestep_weights`; None: every timestep has weight 1
     warmup: int = 0,  # steps over which the learning rates rise to their value
 ) -> Iterator[CustomizeState]:
     """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share.
 
-    A step's images, the same number of each group, stand at timesteps that are spread evenly over 0 … T−1
-    (see `stratified`); one image is at a uniform timestep.
+    (arXiv 2112.10752, eq. 3.) A step's images, the same number of each group, have timesteps spread evenly
+    over 0 … T−1 (see `stratified`); one image has a uniform timestep. After the last step, raises
+    RuntimeError if the loss or a weight is NaN or infinite.
     """
     scheduler, device = pipe.scheduler, pipe.unet.device
     alpha_bar, timesteps = alpha_bars(scheduler, device), scheduler.config.num_train_timesteps
     weight = timestep_weights(scheduler, alpha_bar, snr_gamma)
-    rates = {pipe.unet: lr, pipe.text_encoder: lr if text_lr is None else text_lr}
-    learned = [
-        {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate}
-        for model, rate in rates.items()
-    ]
-    optimizer = adam(learned)
-    parameters = [p for group in learned for p in group["params"]]
-
-    def factor(k: int) -> float:
-        fall = 0.5 * (1 + math.cos(math.pi * k / steps)) if decay else 1.0
-        return fall * min(1.0, (k + 1) / max(warmup, 1))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    optimizer, schedule = _optimizer(pipe, lr, text_lr, steps, decay, warmup)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # float16's small gradients would vanish: the scaler enlarges the loss. Elsewhere it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-
     text = text_embeddings(pipe, [prompt for _, prompt in groups.values()], dtype)
-    for step in range(1, steps + 1):
+
+    @torch.enable_grad()
+    def step() -> dict[str, torch.Tensor]:
         z0 = torch.cat([_draw(mean, std, batch, generator) for (mean, std), _ in groups.values()])
         eps = randn(z0.shape, generator, device)
         t = (timesteps * stratified(batch, generator, device)).long().repeat(len(groups))
-        z_t = add_noise(z0, eps, t, alpha_bar)
         with autocast(pipe, dtype):
             c = text().repeat_interleave(batch, dim=0)
-            prediction = pipe.unet(z_t, t, c).sample.float()
-        errors = (prediction - training_target(scheduler, z0, eps, alpha_bar[t])).square()
-        errors = weight[t] * errors.flatten(1).mean(dim=1)
+            errors = weight[t] * denoising_error(pipe, z0, eps, t, c)
         losses = dict(zip(groups, errors.reshape(len(groups), -1).mean(dim=1), strict=True))
         loss = sum(weights.get(name, 1.0) * part for name, part in losses.items())
         scaler.scale(loss).backward()
@@ -92,9 +76,56 @@ def train_steps(
         scaler.update()
         schedule.step()
         optimizer.zero_grad()
-        yield CustomizeState(
-            step, loss.detach(), {name: part.detach() for name, part in losses.items()}, pipe
-        )
+        return {"loss": loss.detach()} | {name: part.detach() for name, part in losses.items()}
+
+    finite = True
+    for number in range(1, steps + 1):
+        loss, losses = (found := step()).pop("loss"), found
+        finite = finite & loss.isfinite()
+        yield CustomizeState(number, loss, losses, pipe)
+    if not (finite & torch.stack([p.isfinite().all() for p in parameters]).all()):
+        raise RuntimeError(f"training diverged: the loss or the weights are NaN or infinite; lower lr={lr}")
+
+
+def _optimizer(pipe, lr, text_lr, steps, decay, warmup):
+    """AdamW with a learning rate per network, and the schedule of both rates."""
+    rates = {pipe.unet: lr, pipe.text_encoder: lr if text_lr is None else text_lr}
+    learned = [
+        {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate}
+        for model, rate in rates.items()
+    ]
+    # fused: one pass over the weights instead of a dozen. On two cores a DreamBooth step takes a tenth less.
+    optimizer = torch.optim.AdamW(learned, fused=True)
+
+    def factor(k: int) -> float:
+        fall = 0.5 * (1 + math.cos(math.pi * k / steps)) if decay else 1.0
+        return fall * min(1.0, (k + 1) / max(warmup, 1))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def check_training(
+    pipe: "StableDiffusionPipeline",
+    images: torch.Tensor,
+    prompt: str,
+    name: str = "images",  # of the images' argument
+    least: Mapping[str, int] = MappingProxyType({}),  # counts that must be at least 1, by name
+    positive: Mapping[str, float | None] = MappingProxyType({}),  # by name; None passes
+    seed: int = 0,
+) -> torch.Tensor:
+    """The images as N×3×H×W, after the checks that every training shares.
+
+    Raises ValueError for values outside their range, for another size than the model's, and for a prompt that
+    the model can't read whole; RuntimeError in `torch.inference_mode()`; TypeError for another model.
+    """
+    check_counts(**least)
+    check_positive(**positive)
+    check_seed(seed)
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("torch.inference_mode() forbids the gradients that training needs; leave it")
+    images = check_size(pipe, images, name)
+    check_prompt(pipe, prompt)
+    return images
 
 
 def _draw(mean, std, batch, generator) -> torch.Tensor:
@@ -108,11 +139,11 @@ def _draw(mean, std, batch, generator) -> torch.Tensor:
 def timestep_weights(
     scheduler: "DDPMScheduler", alpha_bar: torch.Tensor, snr_gamma: float | None
 ) -> torch.Tensor:
-    """Min-SNR: min(SNR_t, γ)/SNR_t for a model that predicts ε, min(SNR_t, γ)/(SNR_t + 1) for one that
-    predicts v, with SNR_t = ᾱ_t/(1−ᾱ_t); 1 for γ = None. alpha_bar: ᾱ_t of each weight wanted.
+    """Min-SNR weights of the timesteps.  (Hang et al. 2023, arXiv 2303.09556, section 3.4)
 
-    What counts is then the error of ẑ0 times min(SNR_t, γ): a mistake in ε at a small t hardly changes the
-    image, but costs the plain loss as much as one that does.  (Hang et al. 2023, arXiv 2303.09556, sect. 3.4)
+    min(SNR_t, γ)/SNR_t for a model that predicts ε, min(SNR_t, γ)/(SNR_t + 1) for one that predicts v, with
+    SNR_t = ᾱ_t/(1−ᾱ_t); 1 for γ = None. alpha_bar: ᾱ_t of each weight wanted. An error in ε at a small t
+    hardly changes the image, and the plain loss counts it like one that does.
     """
     if snr_gamma is None:
         return torch.ones_like(alpha_bar)
@@ -122,6 +153,7 @@ def timestep_weights(
 
 
 def last_pipe(states: Iterator[CustomizeState]) -> "StableDiffusionPipeline":
+    """The pipeline after the last step."""
     pipe = None
     for state in states:
         pipe = state.pipe

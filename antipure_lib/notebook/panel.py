@@ -54,7 +54,7 @@ def photo_panel(
 
     def protect(_=None) -> None:
         clean, within = now["photo"], budget.value / 255
-        for state in antipure_steps(ddpm, clean, within, seed=seed, **fast(within, steps)):
+        for state in antipure_steps(ddpm, clean, seed=seed, **fast(within, steps)):
             status.value = f"protecting: step {state.step} of {steps}"
         now["protected"] = quantise_within(state.x_adv.view_as(clean).to(clean), clean, within)
         name, data = f"protected-{budget.value}.png", base64.b64encode(_png(now["protected"])).decode()

@@ -1,66 +1,67 @@
-"""Protections that attack a latent model while it learns the subject: Anti-DreamBooth (FSMG, ASPL) and SimAC.
+"""Anti-DreamBooth: attack a model that has learned, or keeps learning, the subject.  (arXiv 2303.15433)
 
 Surrogates are copies; the caller's pipeline stays as it is. One subject at a time. Losses and units as in
-`latent_attacks`.
+`advdm`. The authors' budget of 0.05 and step of 0.005 in [−1, 1] are 6.4/255 and 0.64/255.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..core.pgd import PGDState, pgd
-from ..customization.dreambooth import dreambooth, dreambooth_steps
+from ..core.pgd import Loss, PGDState, check_ascent, pgd
+from ..customization.dreambooth import dreambooth_steps
 from ..customization.generate import generate
 from ..customization.latent_diffusion import (
+    CLASS_PROMPT,
     PROMPT,
     check_size,
     latents,
-    networks,
     text_embeddings,
     working_copy,
 )
-from ..customization.training import train_steps
+from ..customization.training import check_training, last_pipe, train_steps
 from ..runtime.checks import check_counts
+from ..runtime.unet import pipe_view
 from .advdm import advdm_loss, advdm_steps
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-Embed = Callable[[], torch.Tensor]  # gives the prompt's present embedding, 1×L×D
-
-Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]  # as `pgd` takes it
 
 
 def fsmg_steps(
     pipe: "StableDiffusionPipeline",
     x: torch.Tensor,
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
-    eta: float = 16 / 255,  # budget, [0, 1] units
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
     prompt: str = PROMPT,
     surrogate_steps: int = 300,  # of DreamBooth on set A
+    surrogate: "StableDiffusionPipeline | None" = None,  # trained already: set A isn't learned again
     momentum: float = 0.0,
     noise_samples: int = 1,  # draws of (t, ε) averaged in each step
     random_start: bool = False,
-    **options,
+    **learning,  # every further argument of `dreambooth_steps`
 ) -> Iterator[PGDState]:
-    """Anti-DreamBooth, FSMG: AdvDM on one fixed surrogate, fine-tuned on clean set A.  (arXiv 2303.15433)
+    """Anti-DreamBooth, FSMG: AdvDM on one fixed surrogate, fine-tuned on clean set A.  (section 4.2)
 
-    The authors train the surrogate for 1000 steps, as long as the abuser's model; here too both have
-    `dreambooth_steps`' defaults. Their budget of 0.05 and step of 0.005 in [−1, 1] are 6.4/255 and 0.64/255.
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. options: every further argument of `dreambooth_steps`.
-    The first state comes after the surrogate's training. States: see `PGDState`, term "loss". Errors as in
-    `advdm_steps` and `dreambooth_steps`, before the training.
+    The authors train the surrogate for 1000 steps, as long as the abuser's model. Here as well, both have
+    `dreambooth_steps`' defaults. x: 3×H×W or N×3×H×W in [0, 1], of the model's size. The first state comes
+    after the surrogate's training. States: see `PGDState`, term "loss". Raises before the training, as
+    `advdm_steps` and `dreambooth_steps` do.
     """
-    attack = (x, eta, steps, step_size, seed, prompt, momentum, noise_samples, random_start)
-    learning = {"prompt": prompt, "steps": surrogate_steps, "seed": seed} | options
-    _check(pipe, set_a, attack, learning)
+    check_size(pipe, x, "x")
+    check_ascent(eta, steps, step_size, seed, momentum)
+    check_counts(noise_samples=noise_samples)
+    check_size(pipe, set_a, "set_a")
+    learn = dreambooth_steps(pipe, set_a, prompt=prompt, steps=surrogate_steps, seed=seed, **learning)
 
     def run() -> Iterator[PGDState]:
-        yield from advdm_steps(dreambooth(pipe, set_a, **learning), *attack)
+        model = last_pipe(learn) if surrogate is None else surrogate
+        attack = (eta, steps, step_size, seed, prompt, momentum, noise_samples, random_start)
+        yield from advdm_steps(model, x, *attack)
 
     return run()
 
@@ -69,88 +70,130 @@ def aspl_steps(
     pipe: "StableDiffusionPipeline",
     x: torch.Tensor,
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
-    eta: float = 16 / 255,  # budget, [0, 1] units
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,  # of PGD in all; the last round may be shorter than the others
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
     prompt: str = PROMPT,
-    class_prompt: str = "a photo of a person",
-    surrogate_steps: int = 3,  # of training in each of a round's two phases
-    round_steps: int = 6,  # of PGD in a round
-    lr: float = 1e-4,
-    prior_weight: float = 1.0,
-    prior_images: torch.Tensor | None = None,  # of the class, [0, 1]; None: n_prior generated by `pipe`
-    n_prior: int = 64,
-    batch: int = 4,  # photos a training step, and as many prior images
-    snr_gamma: float | None = 5.0,  # of min-SNR, as in `dreambooth_steps`
+    round_steps: int = 6,  # of PGD per round
     momentum: float = 0.0,
     noise_samples: int = 1,  # draws of (t, ε) averaged in each step
     random_start: bool = False,
-    make_loss: Callable[["StableDiffusionPipeline", Embed], Loss] | None = None,  # None: AdvDM's
+    **learning,  # every further argument of `Surrogate`
 ) -> Iterator[PGDState]:
-    """Anti-DreamBooth, ASPL: AdvDM on a surrogate that keeps learning the photos.  (arXiv 2303.15433)
+    """Anti-DreamBooth, ASPL: AdvDM on a surrogate that keeps learning the photos.  (section 4.2, alg. 1)
 
-    A round: θ' ← θ trained on clean set A; PGD against θ'; θ ← θ trained on the perturbed photos. Training is
-    DreamBooth's, as in `dreambooth_steps`, at a constant rate and with a new optimiser each time. PGD is one
+    A round: θ' ← θ trained on clean set A; PGD against θ'; θ ← θ trained on the perturbed photos. PGD is one
     run: momentum and noise go on from round to round. The authors run 50 rounds of 3, 6 and 3 steps, with one
-    photo a training step; their budget of 0.05 and step of 0.005 in [−1, 1] are 6.4/255 and 0.64/255.
-
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. make_loss: (surrogate, embed) → loss for `pgd`.
-    States: see `PGDState`, term "loss" or make_loss's. Errors as in `fsmg_steps`, and ValueError for
-    round_steps < 1.
+    photo per training step. x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, term
+    "loss". Raises ValueError for values outside their range.
     """
-    check_counts(round_steps=round_steps)
-    attack = (x, eta, steps, step_size, seed, prompt, momentum, noise_samples, random_start)
-    learning = {"steps": surrogate_steps, "lr": lr, "batch": batch, "n_prior": n_prior}
-    learning |= {"prior_weight": prior_weight, "prior_images": prior_images, "snr_gamma": snr_gamma}
-    _check(pipe, set_a, attack, learning)
     images = check_size(pipe, x, "x").to(pipe.unet.device)
-    photos = check_size(pipe, set_a, "set_a")
+    check_ascent(eta, steps, step_size, seed, momentum)
+    check_counts(noise_samples=noise_samples, round_steps=round_steps)
+    surrogate = Surrogate(pipe, set_a, prompt, seed, **learning)
 
     def run() -> Iterator[PGDState]:
-        generator = torch.Generator().manual_seed(seed)
-        model, surrogate = _learner(pipe), _learner(pipe)  # θ and θ'
-        clean, prior = latents(model, photos, batch), {}
-        if prior_weight > 0:
-            others = prior_images
-            if others is None:
-                others = generate(model, class_prompt, n=n_prior, seed=seed)
-            prior = {"prior": (latents(model, check_size(pipe, others, "prior_images"), batch), class_prompt)}
-
-        def learn(learner, subject):
-            groups = {"instance": (subject, prompt)} | prior
-            weights = {"prior": prior_weight}
-            rest = (surrogate_steps, lr, batch, generator)
-            for _ in train_steps(learner, groups, weights, *rest, snr_gamma=snr_gamma):
-                pass
-
-        def renew_surrogate():
-            for ours, theirs in zip(networks(surrogate), networks(model), strict=True):
-                ours.load_state_dict(theirs.state_dict())
-            learn(surrogate, clean)
-
-        embed = text_embeddings(surrogate, [prompt])
-        loss = make_loss(surrogate, embed) if make_loss else advdm_loss(surrogate, embed, noise_samples)
-        options = {"momentum": momentum, "random_start": random_start, "models": networks(surrogate)}
-        renew_surrogate()
-        for state in pgd(loss, images, eta, steps, step_size, seed, **options):
-            yield state
-            if state.step % round_steps == 0 and state.step < steps:
-                learn(model, latents(model, state.x_adv, batch))
-                renew_surrogate()
+        surrogate.begin()
+        loss = advdm_loss(surrogate.attacked, surrogate.embedding, noise_samples)
+        options = {"momentum": momentum, "random_start": random_start}
+        yield from climb(surrogate, loss, images, round_steps, eta, steps, step_size, seed, **options)
 
     return run()
 
 
-def _learner(pipe) -> "StableDiffusionPipeline":
+class Surrogate:
+    """A model θ that keeps learning the protected photos, and θ', its copy, which is attacked.
+
+    Training is DreamBooth's, as in `dreambooth_steps`, at a constant rate and with a new optimiser each time.
+    Raises ValueError for values outside their range.
+    """
+
+    def __init__(
+        self,
+        pipe: "StableDiffusionPipeline",
+        set_a: torch.Tensor,  # clean photos of the subject, [0, 1]
+        prompt: str = PROMPT,
+        seed: int = 0,
+        surrogate_steps: int = 3,  # of training in each of a round's two phases
+        lr: float = 1e-4,
+        prior_weight: float = 1.0,  # at least 0; 0: no prior
+        prior_images: torch.Tensor | None = None,  # of the class, [0, 1]; None: n_prior generated by `pipe`
+        n_prior: int = 64,
+        batch: int = 4,  # photos per training step, and as many prior images
+        snr_gamma: float | None = 5.0,  # of min-SNR, as in `dreambooth_steps`
+    ):
+        counts = {"surrogate_steps": surrogate_steps, "batch": batch, "n_prior": n_prior}
+        positive = {"lr": lr, "snr_gamma": snr_gamma}
+        self.photos = check_training(pipe, set_a, prompt, "set_a", counts, positive, seed)
+        if not prior_weight >= 0:
+            raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
+        if prior_images is not None:
+            prior_images = check_size(pipe, prior_images, "prior_images")
+        self.pipe, self.prompt, self.batch = pipe, prompt, batch
+        self.prior_weight, self.prior_images, self.n_prior, self.seed = (
+            prior_weight,
+            prior_images,
+            n_prior,
+            seed,
+        )
+        self.how = {"steps": surrogate_steps, "lr": lr, "batch": batch, "snr_gamma": snr_gamma}
+
+    def begin(self) -> None:
+        """Make θ and θ' and the prior, and let θ' learn set A."""
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.model, self.learner = _learner(self.pipe), _learner(self.pipe)
+        self.attacked = pipe_view(self.learner)  # θ', as it is attacked: the same weights, frozen
+        self.clean, self.prior = latents(self.model, self.photos, self.batch), {}
+        if self.prior_weight > 0:
+            others = self.prior_images
+            if others is None:
+                others = generate(self.model, CLASS_PROMPT, n=self.n_prior, seed=self.seed)
+            self.prior = {"prior": (latents(self.model, others, self.batch), CLASS_PROMPT)}
+        self._renew()
+
+    @torch.no_grad()
+    def embedding(self) -> torch.Tensor:
+        """The prompt's present embedding by θ', 1×L×D."""
+        return text_embeddings(self.learner, [self.prompt])()
+
+    def learn(self, x_adv: torch.Tensor) -> None:
+        """θ ← θ trained on x_adv; then θ' ← θ trained on clean set A."""
+        self._train(self.model, latents(self.model, x_adv, self.batch))
+        self._renew()
+
+    def _renew(self) -> None:
+        for name in ("vae", "unet", "text_encoder"):
+            getattr(self.learner, name).load_state_dict(getattr(self.model, name).state_dict())
+        self._train(self.learner, self.clean)
+
+    def _train(self, learner: "StableDiffusionPipeline", subject: tuple[torch.Tensor, torch.Tensor]) -> None:
+        groups = {"instance": (subject, self.prompt)} | self.prior
+        weights = {"prior": self.prior_weight}
+        for _ in train_steps(learner, groups, weights, generator=self.generator, **self.how):
+            pass
+
+
+def climb(
+    surrogate: Surrogate,
+    loss: Loss,
+    images: torch.Tensor,
+    round_steps: int,
+    eta: float,
+    steps: int,
+    step_size: float,
+    seed: int,
+    **options,
+) -> Iterator[PGDState]:
+    """`pgd` on a loss of the surrogate, which learns the protected photos after every round."""
+    for state in pgd(loss, images, eta, steps, step_size, seed, **options):
+        yield state
+        if state.step % round_steps == 0 and state.step < steps:
+            surrogate.learn(state.x_adv)
+
+
+def _learner(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
     learner = working_copy(pipe)
     learner.unet.requires_grad_(True)
     learner.text_encoder.requires_grad_(True)
     return learner
-
-
-def _check(pipe, set_a, attack, learning) -> None:
-    """Complain about bad arguments before the training, not after it: the two generators never run."""
-    check_size(pipe, set_a, "set_a")
-    advdm_steps(working_copy(pipe), *attack)
-    dreambooth_steps(pipe, set_a, **learning)

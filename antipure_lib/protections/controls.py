@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from ..core.images import check_image
-from ..core.pgd import PGDState, pgd
+from ..core.pgd import PGDState
+from ..runtime.checks import check_eta, check_seed
 from ..runtime.noise import randint
 
 
@@ -16,18 +17,16 @@ def none_steps(x: torch.Tensor, **_) -> Iterator[PGDState]:
 
 def random_steps(
     x: torch.Tensor,
-    eta: float = 16 / 255,  # budget, [0, 1] units
-    steps: int = 100,
-    step_size: float | None = None,  # [0, 1] units; None: η, so that the first step spends the whole budget
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
+    steps: int = 1,  # of no effect: one step spends the whole budget
     seed: int = 0,
 ) -> Iterator[PGDState]:
-    """x ± η with a random sign for each number: the control for every other protection.
+    """x ± η with a random sign for each number: the control for every other protection; one state.
 
-    Of all perturbations within the budget these are the largest, and they know of no model. As a loss: the
-    projection on random signs. x: 3×H×W or N×3×H×W in [0, 1]. States: see `PGDState`. Errors as in `pgd`.
+    Of all perturbations within the budget these are the largest, and they know no model.
+    x: 3×H×W or N×3×H×W in [0, 1]. Raises ValueError for values outside their range.
     """
-    images = check_image(x)
-    generator = torch.Generator().manual_seed(seed)
+    images, eta = check_image(x).detach(), check_eta(eta)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     signs = 2 * randint(0, 2, images.shape, generator, images.device).to(images.dtype) - 1
-    step_size = eta if step_size is None else step_size
-    return pgd(lambda x_adv, _: (signs * x_adv).mean((1, 2, 3)), images, eta, steps, step_size, seed)
+    return iter([PGDState(1, (images + eta * signs).clamp(0, 1), {}, {})])

@@ -1,15 +1,22 @@
 """What AdvDM, PhotoGuard and Mist share: checks, the prompt's embedding, a target's latent."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..customization.latent_diffusion import check_size, latents, text_embeddings
-from ..runtime.checks import check_counts
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 
-def _check(pipe, x, **counts) -> torch.Tensor:
-    check_counts(**counts)
+def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Tensor:
+    """The images, N×3×H×W on the model's device.
+
+    Raises ValueError for bad images, another size than the model's, or a model in half precision; TypeError
+    for a model of another kind.
+    """
     images = check_size(pipe, x, "x")
     if torch.finfo(pipe.unet.dtype).bits < 32:
         kind = str(pipe.unet.dtype).removeprefix("torch.")
@@ -18,15 +25,20 @@ def _check(pipe, x, **counts) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _embed(pipe, prompt) -> Callable[[], torch.Tensor]:
-    """The prompt's embedding of a model that stays as it is: computed once."""
+def embed(pipe: "StableDiffusionPipeline", prompt: str) -> Callable[[], torch.Tensor]:
+    """The prompt's embedding of a model that stays as it is: computed once.  () → 1×L×D"""
     embedding = text_embeddings(pipe, [prompt])()
     return lambda: embedding
 
 
-def _target(pipe, images, target) -> torch.Tensor:
+def target_latent(
+    pipe: "StableDiffusionPipeline", images: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """The mean latent of the target: one image, or one per image of `images`.
+
+    Raises ValueError for another number of targets or another size.
+    """
     target = check_size(pipe, target, "target")
     if len(target) not in (1, len(images)):
         raise ValueError(f"target must be one image or one for each of x's {len(images)}, got {len(target)}")
-    mean, _ = latents(pipe, target, batch=len(target))
-    return mean
+    return latents(pipe, target, batch=len(target))[0]

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import PROMPT, denoising_term, networks, sample_latents
-from .fixed_model import _check, _embed, _target
+from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
+from ..runtime.checks import check_counts
+from ..runtime.unet import pipe_view
+from .fixed_model import check_attacked, embed, target_latent
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -19,7 +21,7 @@ MIST_WEIGHT = 1e4 / (4 * 64 * 64)
 def mist_steps(
     pipe: "StableDiffusionPipeline",
     x: torch.Tensor,
-    eta: float = 16 / 255,  # budget, [0, 1] units
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
@@ -32,21 +34,23 @@ def mist_steps(
 ) -> Iterator[PGDState]:
     """Mist, fused: minimise ‖z − E(target)‖² − w·E_{t,ε} ‖ε_θ(z_t,t,c) − ε‖², z ~ q(z|x+δ).  (2305.12683)
 
-    The texture term draws the latent to the target's, the semantic term is AdvDM's. The authors' w = 1e4 goes
-    with a sum in the first and a mean in the second; with means in both it is 1e4 / 16,384 ≈ 0.61.
+    The texture term draws the latent to the target's; the semantic term is AdvDM's. The authors' w = 1e4 goes
+    with a sum in the first and a mean in the second. With means in both it is 1e4 / 16,384 ≈ 0.61.
     x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, terms "semantic" and "texture"
-    = −‖·‖². Raises ValueError as `advdm_steps` does.
+    = −‖·‖². Raises ValueError for values outside their range, and for a model in half precision.
     """
-    images = _check(pipe, x, noise_samples=noise_samples)
-    z_target = _target(pipe, images, checkerboard(images.shape[-1]) if target is None else target)
-    embed = _embed(pipe, prompt)
+    images = check_attacked(pipe, x)
+    check_counts(noise_samples=noise_samples)
+    pipe = pipe_view(pipe)
+    z_target = target_latent(pipe, images, checkerboard(images.shape[-1]) if target is None else target)
+    embedding = embed(pipe, prompt)
 
     def loss(x_adv, generator):
         z0 = sample_latents(pipe, x_adv, generator)
-        semantic = denoising_term(pipe, z0, embed(), generator, noise_samples)
+        semantic = denoising_term(pipe, z0, embedding(), generator, noise_samples)
         return {"semantic": semantic, "texture": -(z0 - z_target).square().mean((1, 2, 3))}
 
-    options = {"momentum": momentum, "random_start": random_start, "models": networks(pipe)}
+    options = {"momentum": momentum, "random_start": random_start}
     return pgd(loss, images, eta, steps, step_size, seed, weights={"semantic": weight}, **options)
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import networks, posterior
-from .fixed_model import _check, _target
+from ..customization.latent_diffusion import posterior
+from ..runtime.unet import pipe_view
+from .fixed_model import check_attacked, target_latent
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def photoguard_steps(
     pipe: "StableDiffusionPipeline",
     x: torch.Tensor,
-    eta: float = 16 / 255,  # budget, [0, 1] units
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,  # only a random start needs it
@@ -26,16 +27,17 @@ def photoguard_steps(
 ) -> Iterator[PGDState]:
     """PhotoGuard's encoder attack: minimise ‖E(x+δ) − E(target)‖², E the mean latent.  (arXiv 2302.06588)
 
-    The grey target is the paper's own example: it holds nothing of the photo, nor of any other.
+    The grey target is the paper's own example (section 4.1). It holds nothing of any photo.
     x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, term "loss" = −‖·‖².
-    Raises ValueError as `pgd` does, for images not of the model's size, a model in half precision.
+    Raises ValueError for values outside their range, and for a model in half precision.
     """
-    images = _check(pipe, x)
-    z_target = _target(pipe, images, torch.full_like(images[0], 0.5) if target is None else target)
+    images = check_attacked(pipe, x)
+    pipe = pipe_view(pipe)
+    z_target = target_latent(pipe, images, torch.full_like(images[0], 0.5) if target is None else target)
 
     def loss(x_adv, generator):
         mean, _ = posterior(pipe, x_adv)
         return -(mean - z_target).square().mean((1, 2, 3))
 
-    options = {"momentum": momentum, "random_start": random_start, "models": networks(pipe)}
+    options = {"momentum": momentum, "random_start": random_start}
     return pgd(loss, images, eta, steps, step_size, seed, **options)

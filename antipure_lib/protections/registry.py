@@ -1,23 +1,36 @@
 """Every protection by its name, with one budget, one number of steps and one seed for all.
 
-To add one: write a generator of `PGDState`s, `name_steps(x, eta, steps, seed, ...)`, which takes the models
-it needs as `ddpm`, `pipe` or `set_a`, and enter it in PROTECTIONS.
+To add a protection, write a generator of `PGDState`s and enter it. It takes the models and photos that it
+needs as `ddpm`, `pipe` or `set_a`. The command line, the benchmark and the tests read the entry:
+
+>>> import torch
+>>> from antipure_lib import PGDState, load_faces, pgd, protect
+>>> from antipure_lib.protections.registry import PROTECTIONS, Protection
+>>> def brighter_steps(x, eta=16 / 255, steps=100, seed=0):
+...     return pgd(lambda x_adv, generator: x_adv.mean((1, 2, 3)), x, eta, steps, 1 / 255, seed)
+>>> PROTECTIONS["brighter"] = Protection(brighter_steps, quick={"steps": 2})
+>>> x = load_faces("p01", "B")
+>>> round(255 * (protect("brighter", x, eta=8 / 255, steps=10) - x).max().item())
+8
+>>> del PROTECTIONS["brighter"]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..core.antipure import antipure_steps
+from ..core.antipure import antipure_images, antipure_steps
 from ..core.images import check_eight_bit, quantise_within
 from ..core.pgd import PGDState
+from ..customization.dreambooth import dreambooth_steps
+from ..runtime.memory import MemoryPlan, memory_plan
 from .advdm import advdm_steps
-from .anti_dreambooth import aspl_steps, fsmg_steps
+from .anti_dreambooth import Surrogate, aspl_steps, fsmg_steps
 from .controls import none_steps, random_steps
-from .end_to_end import end_to_end_steps
+from .end_to_end import end_to_end_images, end_to_end_steps
 from .mist import mist_steps
 from .photoguard import photoguard_steps
 from .simac import simac_steps
@@ -25,29 +38,53 @@ from .simac import simac_steps
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline, StableDiffusionPipeline
 
-PROTECTIONS: dict[str, Callable[..., Iterator[PGDState]]] = {
-    "none": none_steps,
-    "random": random_steps,
-    "advdm": advdm_steps,
-    "photoguard": photoguard_steps,
-    "mist": mist_steps,
-    "fsmg": fsmg_steps,
-    "aspl": aspl_steps,
-    "simac": simac_steps,
-    "pixel-ddpm": partial(antipure_steps, weights=(1, 0, 0)),
-    "pfg": partial(antipure_steps, weights=(0, 1, 0)),
-    "etg": partial(antipure_steps, weights=(0, 0, 1)),
-    "antipure": antipure_steps,
-    "antipure-paper": partial(antipure_steps, balance="sum", weights=(1, 0.5, 0.5), momentum=0.0),
-    "antipure-pfg": partial(antipure_steps, weights=(0.1, 0, 0.5)),  # without PFG
-    "antipure-etg": partial(antipure_steps, weights=(0.1, 0.5, 0)),  # without ETG
-    "end-to-end": end_to_end_steps,
-}
-
 REMEDIES = {
     "ddpm": "the purifier's model, for example ddpm=load_ddpm()",
     "pipe": "the latent model, for example pipe=load_stable_diffusion()",
     "set_a": 'clean photos of the same person, for example set_a=load_faces("p01", "A")',
+}
+
+
+class Protection(NamedTuple):
+    """What is known about a protection. Its own arguments come from the generator's signature."""
+
+    steps: Callable[..., Iterator[PGDState]]  # steps(x=…, eta=…, steps=…, seed=…, and what it needs)
+    images: Callable[..., int] | None = None  # (ddpm, (N, H, W), **options) → images per step for the UNet
+    also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
+    quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which of "ddpm", "pipe" and "set_a" it takes."""
+        return tuple(key for key in REMEDIES if key in signature(self.steps).parameters)
+
+
+def _antipure(**options) -> Protection:
+    """AntiPure with other defaults."""
+    images = partial(antipure_images, **{k: v for k, v in options.items() if k == "weights"})
+    return Protection(partial(antipure_steps, **options), images)
+
+
+_SELECTION = {"candidates": 2, "radius": 200, "keep": 600}
+_LEARNING = {"surrogate_steps": 1, "prior_weight": 0}
+
+PROTECTIONS: dict[str, Protection] = {
+    "none": Protection(none_steps),
+    "random": Protection(random_steps),
+    "advdm": Protection(advdm_steps),
+    "photoguard": Protection(photoguard_steps),
+    "mist": Protection(mist_steps),
+    "fsmg": Protection(fsmg_steps, also=(dreambooth_steps,), quick=_LEARNING),
+    "aspl": Protection(aspl_steps, also=(Surrogate,), quick=_LEARNING),
+    "simac": Protection(simac_steps, also=(Surrogate,), quick=_LEARNING | _SELECTION),
+    "pixel-ddpm": _antipure(weights=(1, 0, 0)),
+    "pfg": _antipure(weights=(0, 1, 0)),
+    "etg": _antipure(weights=(0, 0, 1)),
+    "antipure": _antipure(),
+    "antipure-paper": _antipure(balance="sum", weights=(1, 0.5, 0.5), momentum=0.0),
+    "antipure-pfg": _antipure(weights=(0.1, 0, 0.5)),  # without PFG
+    "antipure-etg": _antipure(weights=(0.1, 0.5, 0)),  # without ETG
+    "end-to-end": Protection(end_to_end_steps, end_to_end_images, quick={"iterations": 1}),
 }
 
 
@@ -70,7 +107,7 @@ def protect(
 
     >>> protected = protect("mist", load_faces("p01", "B"), pipe=load_stable_diffusion(), eta=8 / 255)
     """
-    check_eight_bit(eta)  # before the work, not after it
+    eta = check_eight_bit(eta)  # before the work, not after it
     for state in protect_steps(
         name, images, ddpm=ddpm, pipe=pipe, set_a=set_a, eta=eta, steps=steps, seed=seed, **options
     ):
@@ -85,7 +122,7 @@ def protect_steps(
     ddpm: "DDPMPipeline | None" = None,
     pipe: "StableDiffusionPipeline | None" = None,
     set_a: torch.Tensor | None = None,
-    eta: float = 16 / 255,  # budget, [0, 1] units
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     seed: int = 0,
     **options,
@@ -97,15 +134,27 @@ def protect_steps(
     Raises ValueError for an unknown name, a missing model or photos, and as the protection itself does.
     """
     given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
-    needed = {key: given[key] for key in needs(name)}
+    protection = known_protection(name)
+    needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():
         if value is None:
             raise ValueError(f"protection '{name}' needs {key}: pass {REMEDIES[key]}")
-    return PROTECTIONS[name](x=images, eta=eta, steps=steps, seed=seed, **needed, **options)
+    return protection.steps(x=images, eta=eta, steps=steps, seed=seed, **needed, **options)
 
 
-def needs(name: str) -> tuple[str, ...]:
-    """Which of "ddpm", "pipe" and "set_a" a protection takes. Raises ValueError for an unknown name."""
+def protection_plan(
+    name: str, ddpm: "DDPMPipeline", size: tuple[int, int, int], **options
+) -> MemoryPlan | None:
+    """What a protection of N images of H×W needs of memory, size = (N, H, W); None for one without a ddpm.
+
+    options: the protection's arguments. Raises ValueError for an unknown name.
+    """
+    images = known_protection(name).images
+    return None if images is None else memory_plan(ddpm, images(ddpm, size, **options), gradients=True)
+
+
+def known_protection(name: str) -> Protection:
+    """The protection of that name. Raises ValueError for an unknown one."""
     if name not in PROTECTIONS:
         raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
-    return tuple(key for key in REMEDIES if key in signature(PROTECTIONS[name]).parameters)
+    return PROTECTIONS[name]

@@ -1,23 +1,25 @@
 """SimAC: ASPL at selected timesteps, with feature interference.  (Wang et al. 2024, arXiv 2312.07865)"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..core.pgd import PGDState, pgd
+from ..core.pgd import Loss, PGDState, check_ascent, pgd
 from ..customization.latent_diffusion import (
     PROMPT,
     check_size,
     denoising_error,
-    networks,
     posterior,
     sample_latents,
+    working_copy,
 )
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_counts, check_finite
 from ..runtime.noise import randn
-from .anti_dreambooth import Embed, Loss, aspl_steps
+from ..runtime.unet import pipe_view
+from .anti_dreambooth import Surrogate, climb
+from .fixed_model import embed
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -27,60 +29,82 @@ def simac_steps(
     pipe: "StableDiffusionPipeline",
     x: torch.Tensor,
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
-    eta: float = 16 / 255,  # budget, [0, 1] units
+    eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,  # of ASPL's PGD; the selection's gradients come on top
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
     prompt: str = PROMPT,
+    round_steps: int = 6,  # of PGD per round
     interference: float = 1.0,  # weight of the feature term
-    detached: bool = False,  # the feature term without its gradient, as in the authors' code
     candidates: int = 5,  # these and the next two: see `greedy_timesteps`
     radius: int = 20,
     keep: int = 100,
-    **options,
+    momentum: float = 0.0,
+    random_start: bool = False,
+    **learning,  # every further argument of `Surrogate`
 ) -> Iterator[PGDState]:
-    """SimAC: ASPL at greedily selected timesteps, plus feature interference.  (arXiv 2312.07865)
+    """SimAC: ASPL at greedily selected timesteps, plus feature interference.  (arXiv 2312.07865, eq. 4-7)
 
     Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², t uniform over the image's selected
     timesteps, f_l from `last_block_features`, the same noise in both. The authors' code takes the second
-    term without its gradient, so that nothing but the selected timesteps tells it from ASPL (and compares
-    with the round's first x+δ, not with x). Its budget, "16" of 255 in [−1, 1], is 8/255 here.
+    term without its gradient, and compares with the round's first x+δ instead of x. There, only the selected
+    timesteps distinguish it from ASPL. Its budget, "16" of 255 in [−1, 1], is 8/255 here.
 
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. options: every further argument of `aspl_steps` but
-    noise_samples and make_loss. States: see `PGDState`, terms "loss" and "features" (the weight included).
-    Errors as in `aspl_steps` and `greedy_timesteps`.
+    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, terms "loss" and "features"
+    (the weight included). Raises ValueError for values outside their range.
     """
     images = check_size(pipe, x, "x").to(pipe.unet.device)
+    check_ascent(eta, steps, step_size, seed, momentum)
+    check_counts(round_steps=round_steps)
+    check_finite(interference=interference)
     selection = {"candidates": candidates, "radius": radius, "keep": keep}
     _check_selection(**selection)
+    surrogate = Surrogate(pipe, set_a, prompt, seed, **learning)
 
-    def make_loss(surrogate: "StableDiffusionPipeline", embed: Embed) -> Loss:
-        # The surrogate has learned nothing yet: as in the authors' code, the pretrained model selects.
-        timesteps = greedy_timesteps(surrogate, images, embed, eta, step_size, seed, **selection)
-        chances = timesteps.double()
+    def run() -> Iterator[PGDState]:
+        # As in the authors' code, the pretrained model selects.
+        pretrained = pipe_view(working_copy(pipe))
+        select = (images, embed(pretrained, prompt), eta, step_size, seed)
+        timesteps = greedy_timesteps(pretrained, *select, **selection)
+        del pretrained, select
+        surrogate.begin()
+        loss = interference_loss(surrogate, images, timesteps, interference)
+        options = {"momentum": momentum, "random_start": random_start}
+        yield from climb(surrogate, loss, images, round_steps, eta, steps, step_size, seed, **options)
 
-        def loss(x_adv, generator):
-            mean, std = posterior(surrogate, torch.cat([x_adv, images]))
-            shape = (len(x_adv), *mean.shape[1:])
-            noise, eps = (randn(shape, generator, mean.device).to(mean.dtype) for _ in range(2))
-            t = torch.multinomial(chances, 1, generator=generator).flatten().to(mean.device)
-            z0 = mean + std * torch.cat([noise, noise])
-            with last_block_features(surrogate.unet) as layers:
-                errors = denoising_error(surrogate, z0, torch.cat([eps, eps]), torch.cat([t, t]), embed())
-            pairs = [layer.chunk(2) for layer in layers]  # of x + δ and of x
-            features = sum((ours - clean).square().mean((1, 2, 3)) for ours, clean in pairs) / len(pairs)
-            features = interference * (features.detach() if detached else features)
-            return {"loss": errors[: len(x_adv)], "features": features}
+    return run()
 
-        return loss
 
-    return aspl_steps(pipe, x, set_a, eta, steps, step_size, seed, prompt, make_loss=make_loss, **options)
+def interference_loss(
+    surrogate: Surrogate, images: torch.Tensor, timesteps: torch.Tensor, weight: float = 1.0
+) -> Loss:
+    """SimAC's two terms for `pgd`: (x_adv N×3×H×W, generator) → {"loss": (N,), "features": (N,)}.
+
+    (arXiv 2312.07865, eq. 4-7.) images: clean, N×3×H×W in [0, 1]. timesteps: N×T bool, the selected ones.
+    """
+    pipe, chances = surrogate.attacked, timesteps.double()
+
+    def loss(x_adv, generator):
+        mean, std = posterior(pipe, torch.cat([x_adv, images]))
+        shape = (len(x_adv), *mean.shape[1:])
+        noise, eps = (randn(shape, generator, mean.device).to(mean.dtype) for _ in range(2))
+        t = torch.multinomial(chances, 1, generator=generator).flatten().to(mean.device)
+        z0 = mean + std * torch.cat([noise, noise])
+        with last_block_features(pipe.unet) as layers:
+            errors = denoising_error(
+                pipe, z0, torch.cat([eps, eps]), torch.cat([t, t]), surrogate.embedding()
+            )
+        pairs = [layer.chunk(2) for layer in layers]  # of x + δ and of x
+        features = sum((ours - clean).square().mean((1, 2, 3)) for ours, clean in pairs) / len(pairs)
+        return {"loss": errors[: len(x_adv)], "features": weight * features}
+
+    return loss
 
 
 def greedy_timesteps(
     pipe: "StableDiffusionPipeline",
     x: torch.Tensor,
-    embed: Embed,
+    embedding: Callable[[], torch.Tensor],  # the prompt's, 1×L×D
     eta: float = 16 / 255,  # budget, [0, 1] units
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
@@ -88,7 +112,7 @@ def greedy_timesteps(
     radius: int = 20,  # of the interval that is deleted in a step
     keep: int = 100,  # at most so many timesteps remain
 ) -> torch.Tensor:
-    """SimAC's adaptive greedy selection: the timesteps at which a pixel's gradient is large.  (2312.07865)
+    """SimAC's adaptive greedy selection: timesteps at which a pixel's gradient is large.  (2312.07865)
 
     A step: draw a few of the remaining timesteps; the score of t is Σ|∂‖ε_θ(z_t,t,c) − ε‖²/∂x|. Delete the
     interval t_min − radius … t_min + radius around the lowest; move x by a PGD step at the highest. Each
@@ -103,7 +127,7 @@ def greedy_timesteps(
     def error(images, t, generator):
         z0 = sample_latents(pipe, images, generator)
         eps = randn(z0.shape, generator, z0.device).to(z0.dtype)
-        return denoising_error(pipe, z0, eps, t.flatten().to(z0.device), embed())
+        return denoising_error(pipe, z0, eps, t.flatten().to(z0.device), embedding())
 
     def loss(x_adv, generator):
         t = torch.multinomial(remaining.double(), candidates, replacement=True, generator=generator)
@@ -117,7 +141,7 @@ def greedy_timesteps(
         return error(x_adv, t_max, generator)
 
     # Every step takes t_min at least, so there are steps enough.
-    states = pgd(loss, x, eta, len(every), step_size, seed, models=networks(pipe))
+    states = pgd(loss, x, eta, len(every), step_size, seed)
     while (remaining.sum(1) > keep).any():
         next(states)
     return remaining

@@ -1,50 +1,72 @@
 """All purifiers by name: 8-bit images in, 8-bit images out.
 
-A name may end in numbers, with an `x` between them. They are the purifier's last parameters in `NUMBERS`:
-jpeg75 is quality 75, gridpure20 is 20 iterations, gridpure2x20 is 2 rounds of 20.
+A name may end in numbers, with an `x` between them. They are the last of the purifier's `numbers`: jpeg75 is
+quality 75, gridpure20 is 20 iterations, gridpure2x20 is 2 rounds of 20.
+
+To add a purifier, write a function and enter it. The command line, the panel, the benchmark and the tests
+read the entry:
+
+>>> import torch
+>>> from antipure_lib import load_faces
+>>> from antipure_lib.purifiers.registry import PURIFIERS, Purifier, purify
+>>> def posterise(x: torch.Tensor, levels: int = 8) -> torch.Tensor:
+...     return (x * levels).round() / levels
+>>> PURIFIERS["posterise"] = Purifier(posterise, numbers=("levels",))
+>>> x = load_faces("p01", "B")
+>>> sorted({round(4 * value) for value in purify("posterise4", x).unique().tolist()})
+[0, 1, 2, 3, 4]
+>>> del PURIFIERS["posterise"]
 """
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..core.images import check_image, quantise
-from .diffpure import diffpure, gridpure
+from ..core.images import as_file, check_image, quantise
+from .diffpure import PurifyState, diffpure
 from .filters import gaussian_blur, jpeg, resize_and_back
-from .freqpure import freqpure
+from .freqpure import freqpure, freqpure_steps
+from .gridpure import gridpure, gridpure_steps
 from .waifu2x import waifu2x
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline
 
 
+class Purifier(NamedTuple):
+    """What is known about a purifier. Its own arguments come from the function's signature."""
+
+    run: Callable[..., torch.Tensor]  # run(x, …), or run(ddpm, x, seed=…, batch=…, …) with a diffusion model
+    numbers: tuple[str, ...] = ()  # arguments that may follow the name; annotated int or float
+    also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
+    along: Callable[..., Iterator[PurifyState]] | None = None  # same arguments, yields after each iteration
+    quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """("ddpm",) for a purifier with a diffusion model, otherwise ()."""
+        return tuple(key for key in ("ddpm",) if key in signature(self.run).parameters)
+
+
 def none(x: torch.Tensor) -> torch.Tensor:
-    """No purification: what every other purifier is compared with."""
+    """No purification: what every other purifier is compared with.  x: [0, 1]; returned as it is."""
     return x
 
 
-PURIFIERS: dict[str, Callable[..., torch.Tensor]] = {
-    "none": none,
-    "jpeg": jpeg,
-    "blur": gaussian_blur,
-    "resize": resize_and_back,
-    "diffpure": diffpure,
-    "gridpure": gridpure,
-    "freqpure": freqpure,
-    "waifu2x": waifu2x,
-}
-
-DIFFUSION = ("diffpure", "gridpure", "freqpure")  # those that take a ddpm and a seed
-
-NUMBERS: dict[str, dict[str, type]] = {
-    "jpeg": {"quality": int},
-    "blur": {"sigma": float},
-    "resize": {"factor": float},
-    "diffpure": {"t": int},
-    "gridpure": {"rounds": int, "iterations": int},
-    "freqpure": {"rounds": int, "t": int},
+PURIFIERS: dict[str, Purifier] = {
+    "none": Purifier(none),
+    "jpeg": Purifier(jpeg, ("quality",)),
+    "blur": Purifier(gaussian_blur, ("sigma",)),
+    "resize": Purifier(resize_and_back, ("factor",)),
+    "diffpure": Purifier(diffpure, ("t",), quick={"t": 2}),
+    "gridpure": Purifier(
+        gridpure, ("rounds", "iterations"), along=gridpure_steps, quick={"t": 2, "iterations": 2}
+    ),
+    "freqpure": Purifier(freqpure, ("rounds", "t"), also=(freqpure_steps,), quick={"t": 2, "rounds": 1}),
+    "waifu2x": Purifier(waifu2x),
 }
 
 
@@ -53,7 +75,7 @@ def purify(
     name: str,
     images: torch.Tensor,
     *,
-    ddpm: "DDPMPipeline | None" = None,  # needed by diffpure, gridpure, freqpure
+    ddpm: "DDPMPipeline | None" = None,  # for the purifiers that need one
     seed: int = 0,  # of their noise
     **options,  # the purifier's other arguments; they win over the name's numbers
 ) -> torch.Tensor:
@@ -67,14 +89,12 @@ def purify(
     >>> purify("gridpure", x, ddpm=ddpm, rounds=2, iterations=20, seed=1)  # the same
     """
     kind, numbers = parse_purifier(name)
-    x = quantise(check_image(images, "images"))
-    if kind not in DIFFUSION:
-        purified = PURIFIERS[kind](x, **numbers | options)
-    elif ddpm is None:
+    purifier, x = PURIFIERS[kind], quantise(check_image(images, "images"))
+    if not purifier.needs:
+        return as_file(purifier.run(x, **numbers | options), images)
+    if ddpm is None:
         raise ValueError(f"purifier '{name}' needs a diffusion model; pass ddpm=load_ddpm()")
-    else:
-        purified = PURIFIERS[kind](ddpm, x, seed=seed, **numbers | options)
-    return quantise(purified).view_as(images)
+    return as_file(purifier.run(ddpm, x, seed=seed, **numbers | options), images)
 
 
 def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
@@ -82,17 +102,18 @@ def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
 
     Raises ValueError for a name that isn't in `PURIFIERS`, and for too many or malformed numbers.
     """
-    match = re.fullmatch(rf"({'|'.join(PURIFIERS)})([\d.]+(?:x[\d.]+)*)?", name)
+    longest_first = "|".join(re.escape(known) for known in sorted(PURIFIERS, key=len, reverse=True))
+    match = re.fullmatch(rf"({longest_first})([\d.]+(?:x[\d.]+)*)?", name)
     if not match:
         raise ValueError(f"unknown purifier '{name}'; known are {', '.join(PURIFIERS)}, as in gridpure2x20")
     kind, numbers = match[1], match[2].split("x") if match[2] else []
-    types = NUMBERS.get(kind, {})
-    if len(numbers) > len(types):
-        takes = " and ".join(types) or "no number"
+    purifier = PURIFIERS[kind]
+    if len(numbers) > len(purifier.numbers):
+        takes = " and ".join(purifier.numbers) or "no number"
         raise ValueError(f"purifier '{name}': '{kind}' takes {takes}, not {len(numbers)} numbers")
-    last = list(types.items())[len(types) - len(numbers) :]
-    found = {}
-    for (key, to), number in zip(last, numbers, strict=True):
+    found, last = {}, purifier.numbers[len(purifier.numbers) - len(numbers) :]
+    for key, number in zip(last, numbers, strict=True):
+        to = signature(purifier.run).parameters[key].annotation
         try:
             found[key] = to(number)
         except ValueError as error:

@@ -7,38 +7,54 @@ import os
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def check_counts(least: int = 1, **counts: int) -> None:
     """Raises ValueError naming the first of the counts that isn't a whole number or is less than `least`."""
     for name, count in counts.items():
         try:
-            count = operator.index(count)
+            number = operator.index(count)
         except TypeError:
             raise ValueError(f"{name} must be a whole number, got {count!r}") from None
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, got {number}")
 
 
-def check_eta(eta: float) -> None:
-    """Raises ValueError for a budget outside (0, 1]."""
-    if not (isinstance(eta, Real) and 0 < eta <= 1):
-        raise ValueError(
-            f"eta must be in (0, 1], got {eta!r}; budgets are in [0, 1] units, for example 16/255"
-        )
+def check_seed(seed: int) -> int:
+    """The seed as an int. Raises ValueError for one that isn't a whole number in 0 … 2⁶³−1."""
+    check_counts(0, seed=seed)
+    if operator.index(seed) >= 2**63:
+        raise ValueError(f"seed must be 0 … 2⁶³−1, got {seed}")
+    return operator.index(seed)
+
+
+def check_number(value: Any, name: str) -> float:
+    """A finite number as a float: Python's, NumPy's, or a tensor of one. Raises ValueError for others."""
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if isinstance(plain, bool) or not (isinstance(plain, Real) and math.isfinite(plain)):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(plain)
+
+
+def check_eta(eta: float) -> float:
+    """The budget as a float. Raises ValueError for one outside (0, 1]."""
+    number = check_number(eta, "eta")
+    if not 0 < number <= 1:
+        raise ValueError(f"eta must be in (0, 1], got {eta!r}; budgets are in [0, 1] units, such as 16/255")
+    return number
 
 
 def check_finite(**numbers: float) -> None:
     """Raises ValueError naming the first that isn't a finite number."""
     for name, number in numbers.items():
-        if not (isinstance(number, Real) and math.isfinite(number)):
-            raise ValueError(f"{name} must be a finite number, got {number!r}")
+        check_number(number, name)
 
 
 def check_positive(**numbers: float | None) -> None:
-    """Raises ValueError naming the first that isn't greater than 0; None passes."""
+    """Raises ValueError naming the first that isn't a finite number greater than 0; None passes."""
     for name, number in numbers.items():
-        if number is not None and not number > 0:
+        if number is not None and not check_number(number, name) > 0:
             raise ValueError(f"{name} must be positive, got {number}")
 
 
@@ -50,19 +66,40 @@ def check_path(path: str | os.PathLike) -> Path:
 
 
 def check_ddpm(ddpm: object) -> None:
-    """Raises TypeError for what isn't a model of pixels."""
+    """Raises TypeError for anything but a model of pixels."""
     if not hasattr(ddpm, "unet") or hasattr(ddpm, "vae"):
         kind = type(ddpm).__name__
         raise TypeError(f"ddpm must be a DDPMPipeline, got {kind}; for example ddpm=load_ddpm()")
 
 
 def check_pipe(pipe: object) -> None:
-    """Raises TypeError for what isn't a latent model."""
+    """Raises TypeError for anything but a latent model."""
     if not hasattr(pipe, "vae"):
         kind = type(pipe).__name__
         raise TypeError(
             f"pipe must be a StableDiffusionPipeline, got {kind}; for example pipe=load_stable_diffusion()"
         )
+
+
+def check_predicts_eps(scheduler: Any) -> None:
+    """Raises ValueError for a scheduler without ᾱ_t, or of a model that doesn't predict ε."""
+    if not hasattr(scheduler, "alphas_cumprod"):
+        kind = type(scheduler).__name__
+        raise ValueError(f"{kind} has no alphas_cumprod (ᾱ_t); use a discrete one, for example DDPMScheduler")
+    kind = scheduler.config.prediction_type
+    if kind != "epsilon":
+        raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon")
+
+
+def check_reverse_step(scheduler: Any) -> None:
+    """Raises ValueError for a configuration that `reverse_step` doesn't compute."""
+    check_predicts_eps(scheduler)
+    kinds = ("fixed_small", "fixed_small_log", "fixed_large", "learned_range")
+    kind = getattr(scheduler.config, "variance_type", "fixed_small")
+    if kind not in kinds:
+        raise ValueError(f"variance_type '{kind}' isn't supported; use one of {', '.join(kinds)}")
+    if getattr(scheduler.config, "thresholding", False):
+        raise ValueError("the scheduler has thresholding=True, which isn't supported; set it to False")
 
 
 def optional_package(module: str, command: str) -> ModuleType:

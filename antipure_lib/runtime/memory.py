@@ -11,7 +11,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .micro_batch import MicroBatch
 from .unet import sample_size
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def memory_plan(
     rest = TENSORS * 4 * images * unet.config.in_channels * side**2
     room = int((CPU_SHARE if torch.device(unet.device).type == "cpu" else SHARE) * free) - rest
     recompute, tile = False, tile_bytes(ddpm, gradients)
-    if tile > room and gradients and _can_recompute(unet):
+    if tile > room and gradients and can_recompute(unet):
         recompute, tile = True, tile_bytes(ddpm, gradients, recompute=True)
     # All terms but the last leave activations in place, on top of which the backward pass makes its own.
     kept = tile_bytes(ddpm, gradients, recompute, kept=True) if gradients else tile
@@ -88,35 +87,6 @@ def memory_plan(
     model = sum(p.numel() * p.element_size() for p in unet.parameters())
     total = model + rest + calls * batch * tile
     return MemoryPlan(model, tile, rest, images, batch, calls, recompute, free, total)
-
-
-def micro_batch(
-    batch: int | str | Callable[[MemoryPlan], object] | MicroBatch | None,
-    ddpm: "DDPMPipeline",
-    images: int,  # that a step sends through the UNet
-    gradients: bool,
-    calls: int = 1,
-) -> MicroBatch:
-    """The argument `batch` of protections and purifiers, resolved once for a whole run.
-
-    A number: images per UNet call. None: all at once. "auto": `memory_plan`'s, which depends on what is free
-    at the moment, so the last bits of the result may, too: a batch of another size is computed in another
-    order. A function: as "auto", once it has been called with the plan, which it may refuse by raising.
-    Any of them is halved if memory runs out all the same. Raises ValueError for anything else.
-    """
-    if isinstance(batch, MicroBatch):
-        return batch
-    can_recompute = _can_recompute(ddpm.unet)
-    if batch == "auto" or callable(batch):
-        plan = memory_plan(ddpm, images, gradients, calls)
-        if callable(batch):
-            batch(plan)
-        return MicroBatch(plan.batch, plan.recompute, can_recompute, images)
-    if isinstance(batch, str):
-        raise ValueError(f"batch must be a number of images, None or 'auto', got '{batch}'")
-    made = MicroBatch(images if batch is None else batch, False, can_recompute, images)
-    made.size = min(made.size, images)
-    return made
 
 
 def free_memory(device: torch.device | str) -> int:
@@ -216,5 +186,6 @@ def _storages(tree):
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def _can_recompute(unet: torch.nn.Module) -> bool:
+def can_recompute(unet: torch.nn.Module) -> bool:
+    """Whether the UNet's own gradient checkpointing can be switched on, and isn't."""
     return getattr(unet, "_supports_gradient_checkpointing", False) and not unet.is_gradient_checkpointing

@@ -1,38 +1,39 @@
-"""How many images go through the UNet at a time: one number for a run, halved when memory runs out."""
+"""A UNet called on parts of a batch: as many images at a time as fit, half as many when memory runs out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch.utils.checkpoint import checkpoint
+
+from .memory import can_recompute, memory_plan
+from .unet import view
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline
 
 T = TypeVar("T")
 
 
 class MicroBatch:
-    """Images per UNet call. All calls of a run share one object, so that what one call learns holds for all.
+    """Images per call of a network. All calls of a run share one object: what one call learns holds for all.
 
-    size: at least 1. recompute: the UNet's own gradient checkpointing, block by block, is on. can_recompute:
-    it may be switched on when even one image is too many. whole: images that a step with gradients sends
-    through the UNet, in however many calls; a smaller size keeps the activations of none of them (see
-    `predict`). Raises ValueError for a size below 1.
+    size: at least 1. Raises ValueError for a smaller one.
     """
 
-    def __init__(self, size: int, recompute: bool = False, can_recompute: bool = False, whole: int = 0):
-        if not (isinstance(size, int) and size >= 1):
-            raise ValueError(f"batch must be a number of images, at least 1, got {size!r}")
-        self.size, self.recompute, self.can_recompute, self.whole = size, recompute, can_recompute, whole
+    def __init__(self, size: int):
+        if isinstance(size, bool) or not (isinstance(size, int) and size >= 1):
+            raise ValueError(f"batch must be a number of images, at least 1, None or 'auto', got {size!r}")
+        self.size = size
         self._retrying = False
 
-    def retry(
-        self, run: Callable[[], T], generators: Sequence[torch.Generator] = (), gradients: bool = False
-    ) -> T:
-        """run(), once more with half the size whenever memory runs out: the result is the smaller size's own.
+    def retry(self, run: Callable[[], T], generators: Sequence[torch.Generator] = ()) -> T:
+        """run(), and once more with half the size whenever memory runs out.
 
-        generators: put back to where they were before the next attempt. gradients: run takes them, so at size
-        1 the UNet's own checkpointing is a last resort. Inside another retry of this object the error passes:
-        the outer one repeats the whole, and one size holds in all of it, recomputations included.
-        Raises the error when nothing smaller is left.
+        generators: put back to where they were before the next attempt, so the result is the smaller size's
+        own. Inside another retry of this object the error passes: the outer one repeats the whole, and one
+        size holds in all of it. Raises the error when nothing smaller is left.
         """
         if self._retrying:
             return run()
@@ -43,7 +44,7 @@ class MicroBatch:
                 try:
                     return run()
                 except RuntimeError as error:
-                    if not (_out_of_memory(error) and self._shrink(gradients)):
+                    if not (_out_of_memory(error) and self.shrink()):
                         raise
                 # Only here, after the error, are the tensors free that its traceback held.
                 _release()
@@ -52,26 +53,82 @@ class MicroBatch:
         finally:
             self._retrying = False
 
-    @contextmanager
-    def recomputing(self, unet: torch.nn.Module) -> Iterator[None]:
-        """Inside the block the UNet's own checkpointing is on if `recompute` says so; after it as before."""
-        if not self.recompute or unet.is_gradient_checkpointing:
-            yield
-            return
-        unet.enable_gradient_checkpointing()
-        try:
-            yield
-        finally:
-            unet.disable_gradient_checkpointing()
+    def shrink(self) -> bool:
+        """Halve the size. Returns whether there was anything to halve."""
+        self.size, before = max(1, self.size // 2), self.size
+        return before > 1
 
-    def _shrink(self, gradients: bool) -> bool:
-        if self.size > 1:
-            self.size //= 2
-        elif gradients and self.can_recompute and not self.recompute:
-            self.recompute = True
-        else:
-            return False
-        return True
+
+class UNetInParts(MicroBatch):
+    """A view of a UNet that takes a batch in parts: call it like the UNet itself.
+
+    size: images per call. whole: images that a step sends through the UNet, in one call or several. A
+    smaller size keeps the activations of one call alone: they are recomputed in the backward pass, for one
+    more forward pass. recompute: the UNet's own checkpointing, block by block, is on; with gradients it is
+    the last resort when a single image is too much.
+    """
+
+    def __init__(self, unet: torch.nn.Module, size: int, whole: int, recompute: bool, gradients: bool):
+        super().__init__(size)
+        self.unet, self.whole = view(unet, channels_last=not gradients), whole
+        self.config, self.dtype, self.device = unet.config, unet.dtype, unet.device
+        self._last_resort = gradients and not recompute and can_recompute(unet)
+        if recompute:
+            self.unet.enable_gradient_checkpointing()
+
+    def __call__(self, x: torch.Tensor, t: int | torch.Tensor) -> SimpleNamespace:
+        """The UNet's output, in `.sample`.  x: N×C×H×W. t: one index for all, or a LongTensor of N."""
+        if not isinstance(t, torch.Tensor):  # diffusers would copy it to a GPU, and the host wait for that
+            t = torch.full((), t, device=x.device)
+        if torch.is_grad_enabled() and x.requires_grad:
+            # Memory may run out in a backward pass as well: who takes gradients repeats both (`repeat`).
+            return SimpleNamespace(sample=self._calls(x, t, recorded=True))
+        return SimpleNamespace(sample=self.retry(lambda: self._calls(x, t, recorded=False)))
+
+    def repeat(self, run: Callable[[], T], generator: torch.Generator) -> T:
+        """run() with its gradients, repeated with fewer images per call when memory runs out."""
+        return self.retry(run, [generator])
+
+    def shrink(self) -> bool:
+        """Halve the size; at size 1 switch on the UNet's own checkpointing, once."""
+        if super().shrink():
+            return True
+        possible, self._last_resort = self._last_resort, False
+        if possible:
+            self.unet.enable_gradient_checkpointing()
+        return possible
+
+    def _calls(self, x, t, recorded):
+        if self.size >= max(len(x), self.whole):
+            return self._run(x, t)
+        parts = zip(x.split(self.size), t.expand(len(x)).split(self.size), strict=True)
+        if not recorded:
+            return torch.cat([self._run(*part) for part in parts])
+        # A frozen model has no active dropout, so there is no random state to restore.
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(self._run, *part, **options) for part in parts])
+
+    def _run(self, x, t):
+        return self.unet(x, t).sample
+
+
+def in_parts(
+    ddpm: "DDPMPipeline", batch: int | str | None, images: int, gradients: bool, calls: int = 1
+) -> "DDPMPipeline":
+    """A model of pixels as one run uses it: `.scheduler`, and a `.unet` that is a view called in parts.
+
+    batch: images per UNet call. None: all at once. "auto": what `memory_plan` finds room for. What is free
+    at the moment decides that, and so the last bits of the result: another size is computed in another order.
+    Any of them is halved if memory runs out all the same. images: that a step sends through the UNet.
+    calls: see `memory_plan`. Raises ValueError for any other batch.
+    """
+    size, recompute = images if batch is None else batch, False
+    if isinstance(batch, str) and batch == "auto":
+        plan = memory_plan(ddpm, images, gradients, calls)
+        size, recompute = plan.batch, plan.recompute
+    unet = UNetInParts(ddpm.unet, MicroBatch(size).size, images, recompute, gradients)
+    unet.size = min(unet.size, images)
+    return SimpleNamespace(unet=unet, scheduler=ddpm.scheduler)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -1,49 +1,50 @@
-"""A UNet as it is run: frozen, channels-last, its tile size, its precision."""
+"""Networks as the library runs them: views that share a model's weights, so the model never changes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from typing import TYPE_CHECKING
 
 import torch
+
+from .allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 
-@contextmanager
-def frozen(*models: torch.nn.Module) -> Iterator[None]:
-    """Inside the block no parameter asks for a gradient, which saves memory; after it all is as before."""
-    parameters = [p for model in models for p in model.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
+def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module:
+    """Another module with the same weights, none of which asks for a gradient.
 
+    A run switches gradients, memory formats and checkpointing on its own view. Other threads that use the
+    model see no change, and an interrupted run leaves nothing behind. Training the model changes the view's
+    weights as well, because they are the same memory. A model loaded in `torch.inference_mode()` is copied:
+    autograd refuses its weights.
 
-@contextmanager
-def channels_last(*models: torch.nn.Module) -> Iterator[None]:
-    """Inside the block convolutions' weights lie in torch's channels-last order; after it all is as before.
-
-    Forward passes on a CPU are faster so, the more the larger the images; backward passes are slower. So it
-    is for loops without gradients. Results differ in their last bits. Weights on a GPU stay as they are: on
-    an H100 the order costs time in both directions (data/results/speed.md).
+    channels_last: on a CPU, keep convolutions' weights in torch's channels-last order, in memory of the
+    view's own. Forward passes are faster that way and backward passes slower, so it is for runs without
+    gradients. Results differ in their last bits. On a GPU the order costs time (data/results/speed.md).
     """
-    weights = [
-        p
-        for model in models
-        for p in model.parameters()
-        if p.ndim == 4 and p.device.type == "cpu" and not p.is_contiguous(memory_format=torch.channels_last)
-    ]
-    for p in weights:
-        p.data = p.data.contiguous(memory_format=torch.channels_last)
-    try:
-        yield
-    finally:
-        for p in weights:
-            p.data = p.data.contiguous()
+
+    def shared(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone() if tensor.is_inference() else tensor.detach()
+        if channels_last and tensor.ndim == 4 and tensor.device.type == "cpu":
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    with torch.inference_mode(False):
+        replaced = {id(p): torch.nn.Parameter(shared(p), requires_grad=False) for p in model.parameters()}
+        replaced |= {id(buffer): shared(buffer) for buffer in model.buffers()}
+        seen = copy.deepcopy(model, replaced)
+    keep_freed_memory(next(model.parameters()).device, seen)
+    return seen
+
+
+def pipe_view(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
+    """A latent model whose networks are `view`s, with a scheduler of its own (schedulers hold state)."""
+    seen = copy.copy(pipe)
+    for name in ("vae", "unet", "text_encoder"):
+        setattr(seen, name, view(getattr(pipe, name)))
+    seen.scheduler = copy.deepcopy(pipe.scheduler)
+    return seen
 
 
 def sample_size(ddpm: "DDPMPipeline") -> int:
@@ -55,7 +56,7 @@ def sample_size(ddpm: "DDPMPipeline") -> int:
 def autocast(pipe: "StableDiffusionPipeline", dtype: torch.dtype | None) -> torch.autocast:
     """torch.autocast on the pipeline's device; for dtype=None only where weights of two precisions meet.
 
-    That is so after `lora_steps` with a dtype; they are computed with in the coarser one.
+    `lora_steps` with a dtype leaves such a mixture, which is computed in the coarser precision.
     """
     kinds = {p.dtype for p in pipe.unet.parameters()}
     if dtype is None and len(kinds) > 1:

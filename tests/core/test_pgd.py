@@ -49,9 +49,9 @@ def test_steps_of_their_own_sizes_add_up(sizes):
 
 def test_four_fast_steps_can_spend_the_whole_budget():
     x, c = torch.full((1, 3, 6, 6), 0.5), pattern((1, 3, 6, 6))
-    state = last(pgd(linear(c), x, 8 / 255, **fast(8 / 255, steps=4)))
+    state = last(pgd(linear(c), x, **fast(8 / 255, steps=4)))
     torch.testing.assert_close(state.x_adv, x + 8 / 255 * c.sign())
-    assert len(list(pgd(linear(c), x, 0.1, **fast(0.1)))) == 10
+    assert len(list(pgd(linear(c), x, **fast(0.1)))) == 10
 
 
 def test_halving_follows_the_checkpoints_of_apgd():

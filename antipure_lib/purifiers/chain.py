@@ -1,0 +1,56 @@
+"""GrIDPure as a function that can be differentiated, and shortened by skipping noise levels."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..runtime.noise import image_generators
+from .diffpure import purify_tiles
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline
+
+
+def purify_chain(
+    ddpm: "DDPMPipeline",
+    x: torch.Tensor,
+    seeds: Sequence[int],  # one per iteration
+    t: int = 10,
+    gamma: float = 0.1,
+    checkpointing: bool = True,  # recompute instead of keeping activations
+) -> torch.Tensor:
+    """GrIDPure without rounding, differentiable: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x for every seed.
+
+    (arXiv 2312.00084, alg. 1.) x: N×3×H×W in [0, 1]. The noise of image i depends on the seeds and i alone.
+    With checkpointing the memory is that of one iteration, whatever their number. Returns the same shape.
+    """
+
+    def iteration(x, seed):
+        # The noise is drawn in here, from its seed, so that a recomputation sees the same.
+        return (1 - gamma) * purify_tiles(ddpm, x, t, image_generators(seed, len(x))) + gamma * x
+
+    for seed in seeds:
+        if checkpointing:
+            x = checkpoint(iteration, x, seed, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = iteration(x, seed)
+    return x
+
+
+def respaced(ddpm: "DDPMPipeline", stride: int) -> SimpleNamespace:
+    """Every stride-th noise level of a model, as a model of its own.  (Nichol and Dhariwal 2021, 2102.09672)
+
+    Its index i is the model's stride·(i+1) − 1, so its t/stride noise steps end at the noise of the model's
+    t. What this library's functions need of a DDPMPipeline: .unet and .scheduler.
+    """
+
+    def unet(x_t, i):
+        return ddpm.unet(x_t, stride * (i + 1) - 1)
+
+    unet.config, unet.dtype = ddpm.unet.config, ddpm.unet.dtype
+    levels = ddpm.scheduler.alphas_cumprod[stride - 1 :: stride]
+    scheduler = SimpleNamespace(alphas_cumprod=levels, config=ddpm.scheduler.config)
+    return SimpleNamespace(unet=unet, scheduler=scheduler)
