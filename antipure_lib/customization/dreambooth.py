@@ -58,7 +58,8 @@ def dreambooth_steps(
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)
-        trained.unet.requires_grad_(True)
+        for name, parameter in trained.unet.named_parameters():
+            parameter.requires_grad_("lora_" not in name)  # a loaded adapter stays as it is
         trained.text_encoder.requires_grad_(text_lr != 0)
         if gradient_checkpointing:
             trained.unet.enable_gradient_checkpointing()

@@ -13,7 +13,7 @@ from ..core.diffusion import add_noise, alpha_bars
 from ..core.images import check_image, to_model
 from ..runtime.checks import check_pipe
 from ..runtime.noise import randint, randn
-from ..runtime.unet import autocast
+from ..runtime.unet import TOKENIZING, autocast
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, StableDiffusionPipeline
@@ -26,9 +26,16 @@ def check_prompt(pipe: "StableDiffusionPipeline", prompt: str) -> None:
     """Raises ValueError for anything but one text that the model reads whole; diffusers would cut it."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"prompt must be one text, got {prompt!r}; call again for each prompt")
-    tokens, most = len(pipe.tokenizer(prompt).input_ids), pipe.tokenizer.model_max_length
-    if tokens > most:
+    with TOKENIZING:
+        tokens = len(pipe.tokenizer(prompt).input_ids)
+    if tokens > prompt_length(pipe):
+        most = prompt_length(pipe)
         raise ValueError(f"prompt has {tokens} tokens and the model reads {most}; shorten '{prompt[:40]}…'")
+
+
+def prompt_length(pipe: "StableDiffusionPipeline") -> int:
+    """Tokens that the text encoder reads; a tokenizer without its own configuration claims far more."""
+    return min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
 
 
 def training_target(
@@ -69,8 +76,9 @@ def text_embeddings(
 ) -> Callable[[], torch.Tensor]:
     """The prompts' embeddings, P×L×D: computed at every call where the encoder learns, otherwise once."""
     options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    length = pipe.tokenizer.model_max_length
-    tokens = pipe.tokenizer(prompts, max_length=length, **options).input_ids.to(pipe.unet.device)
+    with TOKENIZING:
+        tokens = pipe.tokenizer(prompts, max_length=prompt_length(pipe), **options).input_ids
+    tokens = tokens.to(pipe.unet.device)
     if any(p.requires_grad for p in pipe.text_encoder.parameters()):
         return lambda: pipe.text_encoder(tokens)[0]
     with torch.no_grad(), autocast(pipe, dtype):

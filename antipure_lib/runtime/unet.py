@@ -1,6 +1,8 @@
 """Networks as the library runs them: views that share a model's weights, so the model never changes."""
 
 import copy
+import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,36 +13,53 @@ if TYPE_CHECKING:
     from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 
+TOKENIZING = threading.Lock()  # two threads can't use one tokenizer at a time ("Already borrowed")
+
+
 def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module:
-    """Another module with the same weights, none of which asks for a gradient.
+    """A second module with the same weights, in evaluation mode, none of which asks for a gradient.
 
     A run switches gradients, memory formats and checkpointing on its own view. Other threads that use the
     model see no change, and an interrupted run leaves nothing behind. Training the model changes the view's
     weights as well, because they are the same memory. A model loaded in `torch.inference_mode()` is copied:
-    autograd refuses its weights.
+    autograd refuses its weights. The caller's hooks run on the view, too.
 
     channels_last: on a CPU, keep convolutions' weights in torch's channels-last order, in memory of the
     view's own. Forward passes are faster that way and backward passes slower, so it is for runs without
     gradients. Results differ in their last bits. On a GPU the order costs time (data/results/speed.md).
     """
+    tensors: dict[int, torch.Tensor] = {}  # a weight that two layers share stays shared
 
-    def shared(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.clone() if tensor.is_inference() else tensor.detach()
-        if channels_last and tensor.ndim == 4 and tensor.device.type == "cpu":
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return tensor
+    def same(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in tensors:
+            shared = tensor.clone() if tensor.is_inference() else tensor.detach()
+            if channels_last and shared.ndim == 4 and shared.device.type == "cpu":
+                shared = shared.contiguous(memory_format=torch.channels_last)
+            weight = isinstance(tensor, torch.nn.Parameter)
+            tensors[id(tensor)] = torch.nn.Parameter(shared, requires_grad=False) if weight else shared
+        return tensors[id(tensor)]
+
+    def copied(module: torch.nn.Module) -> torch.nn.Module:
+        new = module.__new__(type(module))
+        hooks = (dict, OrderedDict)  # a hook on the view is none on the model
+        new.__dict__ = {k: v.copy() if type(v) in hooks else v for k, v in module.__dict__.items()}
+        new._parameters = {key: p if p is None else same(p) for key, p in module._parameters.items()}
+        new._buffers = {key: b if b is None else same(b) for key, b in module._buffers.items()}
+        new._modules = {key: m if m is None else copied(m) for key, m in module._modules.items()}
+        new.training = False
+        return new
 
     with torch.inference_mode(False):
-        replaced = {id(p): torch.nn.Parameter(shared(p), requires_grad=False) for p in model.parameters()}
-        replaced |= {id(buffer): shared(buffer) for buffer in model.buffers()}
-        seen = copy.deepcopy(model, replaced)
+        seen = copied(model)
     keep_freed_memory(next(model.parameters()).device, seen)
     return seen
 
 
 def pipe_view(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
-    """A latent model whose networks are `view`s, with a scheduler of its own (schedulers hold state)."""
+    """A latent model whose networks are `view`s. It has its own scheduler and tokenizer: both hold state."""
     seen = copy.copy(pipe)
+    with TOKENIZING:
+        seen.tokenizer = copy.deepcopy(pipe.tokenizer)
     for name in ("vae", "unet", "text_encoder"):
         setattr(seen, name, view(getattr(pipe, name)))
     seen.scheduler = copy.deepcopy(pipe.scheduler)
