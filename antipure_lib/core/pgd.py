@@ -12,6 +12,8 @@ import torch
 from ..runtime.checks import check_counts, check_eta, check_finite, check_seed
 from .images import check_image
 
+# "equal" measures gradient sizes in steps 1, 2, 4, 8, 16 and every tenth after it: they change most at first.
+MEASURE_EVERY = 10
 Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]
 
 
@@ -21,7 +23,7 @@ class PGDState(NamedTuple):
     step: int  # steps done: 1 … steps
     x_adv: torch.Tensor  # N×3×H×W in [0, 1], after this step; never changed later
     losses: dict[str, torch.Tensor]  # (N,) per term, where this step's gradient was taken: before the step
-    grad_sizes: dict[str, torch.Tensor]  # (N,) mean |∂term/∂x| per image; {"sum": …} of a plain sum
+    grad_sizes: dict[str, torch.Tensor]  # (N,) mean |∂term/∂x|, as last measured; {"sum": …} of a plain sum
 
 
 def once(run: Callable[[], object], generator: torch.Generator) -> object:
@@ -48,9 +50,9 @@ def pgd(
     loss(x_adv, generator): x_adv N×3×H×W in [0, 1] with a gradient; all its randomness from `generator`,
         which lives on the CPU (see `noise.randn`). Returns (N,), or a dict name → (N,) of terms.
     step_size: see `halving` for sizes that shrink.
-    balance: "sum": direction = ∇ Σ w·term, one backward pass. "equal": direction = Σ w·∇term/mean|∇term|,
-        per image, one backward pass per term. In a plain sum, a term whose gradient is 20 times larger
-        decides every sign.
+    balance: "sum": direction = ∇ Σ w·term. "equal": direction = ∇ Σ w·term/size, with size = mean|∂term/∂x|
+        per image. In a plain sum, a term whose gradient is 20 times larger decides every sign. A step that
+        measures the sizes has a backward pass per term; the others carry the sizes and have one pass.
     momentum: direction ← momentum·direction + gradient/mean|gradient|, per image (MI-FGSM, arXiv
         1710.06081, eq. 6).
 
@@ -70,10 +72,13 @@ def pgd(
         generator, direction = torch.Generator().manual_seed(seed), torch.zeros_like(x)
         low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
         noise = eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1) if random_start else 0
-        x_adv, finite = (begin + noise).clamp(low, high), True
+        x_adv, finite, due, known = (begin + noise).clamp(low, high), True, 1, None
         for step, size in enumerate(sizes, 1):
-            take = _gradient(loss, x_adv, generator, balance, weights)
+            if step == due:
+                due, known = step + min(step, MEASURE_EVERY), None
+            take = _gradient(loss, x_adv, generator, balance, weights, known)
             losses, gradient, grad_sizes = repeat(take, generator)
+            known = grad_sizes
             length = _size(gradient)
             finite = finite & length.flatten().isfinite()
             direction = momentum * direction + gradient / length
@@ -158,8 +163,11 @@ def halving(eta: float, steps: int) -> list[float]:
     return [2 * eta / 2 ** sum(step >= w for w in checkpoints) for step in range(steps)]
 
 
-def _gradient(loss, x_adv, generator, balance, weights):
-    """What takes one step's gradient: () → the terms, the direction that raises them, gradient sizes."""
+def _gradient(loss, x_adv, generator, balance, weights, known):
+    """What takes one step's gradient: () → the terms, the direction that raises them, gradient sizes.
+
+    known: the sizes by which "equal" divides the terms; None measures them.
+    """
     # A mean over pixels has gradients too small for float16. A power of two moves only the exponent: in every
     # precision the gradient's digits are those that it has without.
     scale = 2.0 ** round(math.log2(x_adv[0].numel()))
@@ -169,21 +177,21 @@ def _gradient(loss, x_adv, generator, balance, weights):
         leaf = x_adv.detach().requires_grad_()
         terms = loss(leaf, generator)
         terms = terms if isinstance(terms, dict) else {"loss": terms}
-        weight = _weights(terms, weights, len(leaf))
-        summed = balance == "sum" and len(terms) > 1
-        ascended = {"sum": sum(weight[name] * terms[name] for name in terms)} if summed else terms
-        *_, last = ascended
-        gradients = {
-            name: torch.autograd.grad(scale * term.sum(), leaf, retain_graph=name != last)[0]
-            for name, term in ascended.items()
-        }
-        sizes = {name: _size(gradient) for name, gradient in gradients.items()}
-        if summed:
-            direction = gradients["sum"]
-        else:
-            direction = sum(weight[name] * gradients[name] / sizes[name] for name in terms)
+        factor = _weights(terms, weights, len(leaf))
         losses = {name: term.detach() for name, term in terms.items()}
-        return losses, direction, {name: size.flatten() / scale for name, size in sizes.items()}
+        if len(terms) == 1 or (balance == "equal" and known is None):
+            *_, last = terms
+            gradients = {
+                name: torch.autograd.grad(scale * term.sum(), leaf, retain_graph=name != last)[0]
+                for name, term in terms.items()
+            }
+            direction = sum(factor[name] * gradients[name] / _size(gradients[name]) for name in terms)
+            return losses, direction, {name: _mean(g) / scale for name, g in gradients.items()}
+        if balance == "equal":  # each term's gradient then has about size 1 by itself; a flat term has none
+            factor = {n: (factor[n] / known[n]).where(known[n] > 0, 0) / scale for n in terms}
+        total = scale * sum(factor[name] * terms[name] for name in terms)
+        (direction,) = torch.autograd.grad(total.sum(), leaf)
+        return losses, direction, known if balance == "equal" else {"sum": _mean(direction) / scale}
 
     return take
 
@@ -200,4 +208,8 @@ def _weights(terms, weights, n):
 
 def _size(gradient):
     smallest = torch.finfo(gradient.dtype).tiny  # a zero gradient stays zero
-    return gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(smallest)
+    return _mean(gradient).clamp_min(smallest).view(-1, 1, 1, 1)
+
+
+def _mean(gradient):
+    return gradient.abs().mean((1, 2, 3))
