@@ -18,7 +18,7 @@ from .core.guidance import (
     patch_dct as patch_dct,
     patch_frequency_guidance as patch_frequency_guidance,
 )
-from .core.pgd import PGDState as PGDState, fast as fast, halving as halving, pgd as pgd
+from .core.pgd import PGDState as PGDState, fast as fast, pgd as pgd
 from .core.antipure import (
     antipure as antipure,
     antipure_loss as antipure_loss,
@@ -32,7 +32,6 @@ from .core.tiles import (
     tile_origins as tile_origins,
 )
 from .core.images import (
-    check_image as check_image,
     from_model as from_model,
     from_pil as from_pil,
     quantise as quantise,
@@ -57,12 +56,11 @@ from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps
 
 # purifiers: what an abuser does first
 from .purifiers.chain import purify_chain as purify_chain, respaced as respaced
-from .purifiers.diffpure import PurifyState as PurifyState, diffpure as diffpure, purify_tiles as purify_tiles
+from .purifiers.diffpure import diffpure as diffpure
 from .purifiers.gridpure import gridpure as gridpure, gridpure_steps as gridpure_steps
 from .purifiers.filters import (
     gaussian_blur as gaussian_blur,
     jpeg as jpeg,
-    kept_by_jpeg as kept_by_jpeg,
     resize_and_back as resize_and_back,
 )
 from .purifiers.freqpure import (
@@ -70,7 +68,7 @@ from .purifiers.freqpure import (
     freqpure_steps as freqpure_steps,
     keep_low_frequencies as keep_low_frequencies,
 )
-from .purifiers.registry import PURIFIERS as PURIFIERS, parse_purifier as parse_purifier, purify as purify
+from .purifiers.registry import PURIFIERS as PURIFIERS, purify as purify
 from .purifiers.waifu2x import waifu2x as waifu2x
 
 # customization: what an abuser does then
@@ -82,17 +80,8 @@ from .customization.lora import lora as lora, lora_steps as lora_steps, save_lor
 # judges: who is it, how visible, what is left
 from .judges.brisque import brisque as brisque
 from .judges.faces import Judge as Judge
-from .judges.frechet import (
-    alexnet_features as alexnet_features,
-    frechet as frechet,
-    frechet_distance as frechet_distance,
-)
-from .judges.lpips import LPIPS as LPIPS
-from .judges.perturbation import (
-    compare_photos as compare_photos,
-    radial_spectrum as radial_spectrum,
-    survival as survival,
-)
+from .judges.frechet import frechet as frechet
+from .judges.perturbation import radial_spectrum as radial_spectrum, survival as survival
 
 # models: checkpoints, and the embedded small ones
 from .models.checkpoints import (
@@ -101,14 +90,12 @@ from .models.checkpoints import (
     load_stable_diffusion as load_stable_diffusion,
 )
 from .models.embedded import data_path as data_path, identities as identities, load_faces as load_faces
-from .models.guided_diffusion import load_guided_diffusion as load_guided_diffusion
 
 # photos: picture files
 from .photos.photo import Photo as Photo, read_photo as read_photo, save_photo as save_photo
-from .photos.pictures import atomic as atomic, load_image as load_image, save_image as save_image
+from .photos.pictures import load_image as load_image, save_image as save_image
 
 # notebook: what cells call
-from .notebook.comparison import show_comparison as show_comparison
 from .notebook.panel import photo_panel as photo_panel
 from .notebook.show import (
     COLOURS as COLOURS,
@@ -123,29 +110,10 @@ from .notebook.show import (
 )
 
 # benchmark: the workflow, measured
-from .benchmark.figures import (
-    show_grid as show_grid,
-    show_iterations as show_iterations,
-    show_means as show_means,
-    show_pareto as show_pareto,
-)
-from .benchmark.intervals import (
-    bootstrap_interval as bootstrap_interval,
-    holm as holm,
-    paired_test as paired_test,
-)
 from .benchmark.rows import read_rows as read_rows
-from .benchmark.tables import (
-    by_person as by_person,
-    comparable as comparable,
-    comparison as comparison,
-    interval_of as interval_of,
-    result_table as result_table,
-    select as select,
-)
 
 # runtime: how things run
 from .runtime.devices import pick_device as pick_device, pick_dtype as pick_dtype
-from .runtime.memory import MemoryPlan as MemoryPlan, free_memory as free_memory, memory_plan as memory_plan
+from .runtime.memory import free_memory as free_memory, memory_plan as memory_plan
 from .runtime.noise import image_generators as image_generators, randint as randint, randn as randn
 from .runtime.unet import sample_size as sample_size, view as view

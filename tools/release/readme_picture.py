@@ -15,7 +15,7 @@ def main(out: Path, eta: float = 8 / 255, steps: int = 60) -> None:
     times = round(0.5 / eta)
     rows = {"clean": x, "protected": protected, f"change × {times}": ap.amplify(protected, x, times)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with ap.atomic(out) as temporary:
+    with atomic(out) as temporary:
         ap.show_rows(rows, scale=1.4).savefig(temporary, dpi=100, format="png")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from antipure_lib import atomic
+from antipure_lib.photos.pictures import atomic
 
 PARTS = {
     "bare": (

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from antipure_lib import halving, quantise_within
+from antipure_lib import quantise_within
 from antipure_lib.protections.registry import protect_steps
 from tools.study.sweep import OUT as SWEEP
 from tools.study.sweep import append, effect, make_world, read
