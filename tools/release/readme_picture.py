@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import antipure_lib as ap
+from antipure_lib.photos.pictures import atomic
 
 
 def main(out: Path, eta: float = 8 / 255, steps: int = 60) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from antipure_lib import quantise_within
+from antipure_lib.core.pgd import halving
 from antipure_lib.protections.registry import protect_steps
 from tools.study.sweep import OUT as SWEEP
 from tools.study.sweep import append, effect, make_world, read
