@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import scipy.stats
 import torch
@@ -8,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antipure_lib.core.diffusion import add_noise, alpha_bars, predict, predict_eps, predict_x0, reverse_step
+from antipure_lib.runtime.micro_batch import in_parts
 from antipure_lib.runtime.noise import image_generators, randint, randn, stratified
-from antipure_lib.runtime.unet import channels_last, frozen, sample_size
+from antipure_lib.runtime.unet import sample_size
 
 SHAPE = (2, 3, 4, 4)
 
@@ -105,14 +104,15 @@ def test_small_batches_change_nothing_but_memory(tiny_ddpm64, per_sample):
     gradients = []
     for batch in (None, 2):
         leaf = x.clone().requires_grad_()
-        with frozen(tiny_ddpm64.unet):
-            out = predict_eps(tiny_ddpm64, leaf, t, batch)
-            first = torch.autograd.grad(out.sum(), leaf, retain_graph=True)[0]
-            second = torch.autograd.grad(out.square().sum(), leaf)[0]  # a kept graph is recomputed again
+        out = predict_eps(in_parts(tiny_ddpm64, batch, 5, gradients=True), leaf, t)
+        first = torch.autograd.grad(out.sum(), leaf, retain_graph=True)[0]
+        second = torch.autograd.grad(out.square().sum(), leaf)[0]  # a kept graph is recomputed again
         gradients.append((out.detach(), first, second))
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-11)
     with torch.no_grad():
-        torch.testing.assert_close(predict_eps(tiny_ddpm64, x, t, 2), gradients[0][0])
+        torch.testing.assert_close(
+            predict_eps(in_parts(tiny_ddpm64, 2, 5, gradients=False), x, t), gradients[0][0]
+        )
 
 
 def test_only_models_that_predict_noise(tiny_ddpm):
@@ -121,32 +121,6 @@ def test_only_models_that_predict_noise(tiny_ddpm):
     wrong = DDPMPipeline(tiny_ddpm.unet, DDPMScheduler(prediction_type="v_prediction"))
     with pytest.raises(ValueError, match="v_prediction"):
         predict_eps(wrong, normal(1, (1, 3, 16, 16)), 3)
-
-
-def test_frozen_restores_each_flag_even_after_an_error():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
-    model[0].weight.requires_grad_(False)
-    before = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(KeyError), frozen(model):
-        assert not any(p.requires_grad for p in model.parameters())
-        raise KeyError
-    assert [p.requires_grad for p in model.parameters()] == before
-
-
-def test_channels_last_restores_each_order_even_after_an_error(tiny_ddpm):
-    model = copy.deepcopy(tiny_ddpm.unet)
-    model.conv_in.to(memory_format=torch.channels_last)  # one that was so before
-    before = [(p.stride(), p.clone()) for p in model.parameters()]
-    x = normal(1, (2, 3, 16, 16))
-    with torch.no_grad():
-        expected = model(x, 3).sample
-        with pytest.raises(KeyError), channels_last(model):
-            convolutions = [p for p in model.parameters() if p.ndim == 4]
-            assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
-            torch.testing.assert_close(model(x, 3).sample, expected)
-            raise KeyError
-    for p, (stride, value) in zip(model.parameters(), before, strict=True):
-        assert p.stride() == stride and torch.equal(p, value)
 
 
 def test_an_images_noise_depends_on_seed_and_position_alone():

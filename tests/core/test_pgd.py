@@ -183,6 +183,9 @@ def test_same_seed_same_bits_and_global_state_untouched():
 def test_out_of_memory_repeats_the_step_with_the_same_noise():
     batch, sizes = MicroBatch(8), []
 
+    def repeat(run, generator):
+        return batch.retry(run, [generator])
+
     def loss(x, generator):
         noise = torch.randn(x.shape, generator=generator)
         sizes.append(batch.size)
@@ -191,7 +194,7 @@ def test_out_of_memory_repeats_the_step_with_the_same_noise():
         return (noise * x).sum((1, 2, 3))
 
     x = pattern().sigmoid()
-    recovered = list(pgd(loss, x, 0.1, 4, 0.02, batch=batch, momentum=0.9))
+    recovered = list(pgd(loss, x, 0.1, 4, 0.02, repeat=repeat, momentum=0.9))
     assert sizes == [8, 8, 8, 4, 2, 2]
     plain = list(pgd(loss, x, 0.1, 4, 0.02, momentum=0.9))
     for ours, theirs in zip(recovered, plain, strict=True):
@@ -222,20 +225,68 @@ def test_half_precision_keeps_the_gradients(tiny_ddpm, pictures, dtype):
         torch.testing.assert_close(states[1].grad_sizes[name], size, rtol=0.05, atol=0)
 
 
-def test_models_are_frozen_during_the_gradient_only_and_even_under_no_grad():
-    model = torch.nn.Conv2d(3, 1, 3)
-    seen = []
+def test_gradients_are_taken_even_under_no_grad():
+    c = pattern()
+    x = torch.full_like(c, 0.5)
+    with torch.no_grad():
+        state = next(pgd(linear(c), x, 0.1, 2, 0.01))
+        assert not torch.is_grad_enabled()
+    torch.testing.assert_close(state.x_adv, x + 0.01 * c.sign())
+
+
+def test_carried_sizes_give_the_direction_of_measured_ones():
+    """Terms linear in x have gradients that never change: what is carried is what would be measured."""
+    a, b = pattern(seed=1), pattern(seed=2)
 
     def loss(x, generator):
-        seen.append(model.weight.requires_grad)
-        return model(x).mean((1, 2, 3))
+        return {"a": 30 * (a * x).sum((1, 2, 3)), "b": (b * x).sum((1, 2, 3))}
 
-    with torch.no_grad():
-        states = pgd(loss, torch.rand(1, 3, 8, 8), steps=2, models=(model,))
-        next(states)
-        assert not torch.is_grad_enabled()
-    assert seen == [False]
-    assert model.weight.requires_grad and model.weight.grad is None  # while the generator waits
+    x = torch.full_like(a, 0.5)
+    states = list(pgd(loss, x, 0.3, 5, 0.001, balance="equal", weights={"b": 0.5}))
+    size = a.abs().mean((1, 2, 3), keepdim=True), b.abs().mean((1, 2, 3), keepdim=True)
+    step = 0.001 * (a / size[0] + 0.5 * b / size[1]).sign()
+    for number, state in enumerate(states, 1):
+        torch.testing.assert_close(state.x_adv, x + number * step, rtol=0, atol=1e-6)
+        torch.testing.assert_close(state.grad_sizes["a"], 30 * size[0].flatten())
+
+
+def test_sizes_are_measured_at_first_and_then_seldom():
+    """A pass per term in the steps that measure, one pass in the others."""
+    passes = []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            passes[-1] += 1
+            return gradient
+
+    def loss(x, generator):
+        passes.append(0)
+        y = Counted.apply(x)
+        return {"a": y.sum((1, 2, 3)), "b": y.square().sum((1, 2, 3))}
+
+    list(pgd(loss, torch.rand(1, 3, 4, 4), steps=38, balance="equal"))
+    assert [step for step, count in enumerate(passes, 1) if count == 2] == [1, 2, 4, 8, 16, 26, 36]
+    assert set(passes) == {1, 2}
+
+
+def test_a_term_that_was_flat_when_measured_is_left_out():
+    c, calls = pattern(), []
+
+    def loss(x, generator):
+        calls.append(1)
+        wild = (x if len(calls) % 2 == 0 else 0 * x).sum((1, 2, 3))
+        return {"known": (c * x).sum((1, 2, 3)), "wild": wild}
+
+    x = torch.full_like(c, 0.5)
+    first, second, third = pgd(loss, x, 0.3, 3, 0.01, balance="equal")
+    torch.testing.assert_close(first.x_adv, x + 0.01 * c.sign())
+    assert not torch.equal(second.x_adv - first.x_adv, first.x_adv - x)  # measured: both terms
+    assert third.x_adv.isfinite().all()
 
 
 BAD = [
@@ -251,7 +302,7 @@ BAD = [
     ({"step_size": [0.1, 0.1, 0], "steps": 3}, "step_size must be positive"),
     (
         {"step_size": [0.1, 0.1], "steps": 3},
-        "step_size must be one number, or one for each of 3 steps; got .*0.1, 0.1.",
+        "step_size must be one number, or one per step .3.; got .*0.1, 0.1.",
     ),
     ({"momentum": 1}, "momentum"),
     ({"balance": "fair"}, "balance must be 'sum' or 'equal'"),
