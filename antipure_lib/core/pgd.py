@@ -12,8 +12,6 @@ import torch
 from ..runtime.checks import check_counts, check_eta, check_finite, check_seed
 from .images import check_image
 
-# "equal" measures gradient sizes in steps 1, 2, 4, 8, 16 and every tenth after it: they change most at first.
-MEASURE_EVERY = 10
 Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]
 
 
@@ -42,6 +40,7 @@ def pgd(
     random_start: bool = False,  # add uniform noise in ±η to the beginning
     momentum: float = 0.0,  # in [0, 1); 0: the sign of the present gradient; 0.9: of a decaying average
     balance: str = "sum",  # how several terms are combined: "sum" or "equal"
+    measure_every: int = 10,  # "equal" measures sizes in steps 1, 2, 4, 8, then in every tenth; 1: in each
     weights: Mapping[str, float] | None = None,  # of the terms, by name; default 1 each
     repeat: Callable = once,  # takes a step's gradient again when memory runs out
 ) -> Iterator[PGDState]:
@@ -65,6 +64,7 @@ def pgd(
     ...     bar.set_postfix(loss=state.losses["loss"].mean().item())
     """
     sizes = check_ascent(eta, steps, step_size, seed, momentum, balance, weights)
+    check_counts(measure_every=measure_every)
     eta, seed = check_eta(eta), check_seed(seed)
     x, begin = check_start(x, start)
 
@@ -75,7 +75,7 @@ def pgd(
         x_adv, finite, due, known = (begin + noise).clamp(low, high), True, 1, None
         for step, size in enumerate(sizes, 1):
             if step == due:
-                due, known = step + min(step, MEASURE_EVERY), None
+                due, known = step + min(step, measure_every), None
             take = _gradient(loss, x_adv, generator, balance, weights, known)
             losses, gradient, grad_sizes = repeat(take, generator)
             known = grad_sizes
