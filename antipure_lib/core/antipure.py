@@ -35,11 +35,10 @@ def antipure(
 ) -> torch.Tensor:
     """Protect images: the last state of `antipure_steps`, rounded to 8 bits within the budget.
 
-    x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images. eta: budget, [0, 1] units.
-    eight_bit: what is returned is what a saved PNG holds, and ‖x_adv − x‖∞ ≤ η holds for that file.
-    options: every further argument of `antipure_steps`: weights, patch, t_max, t_err, balance, absolute,
-    step_size, momentum, noise_samples, tiles, batch. Returns x's shape, device and range. Errors as there,
-    and ValueError for eta < 1/255 with eight_bit.
+    x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images. eta: budget in (0, 1].
+    eight_bit: the result holds what a saved PNG holds, and ‖x_adv − x‖∞ ≤ η holds for that file. Then eta
+    must be at least 1/255. options: every further argument of `antipure_steps`. Returns x's shape, device
+    and range. Raises ValueError for values outside their range.
 
     >>> protected = antipure(load_ddpm(), load_faces("p01"), eta=8 / 255, steps=40)
     """
@@ -73,9 +72,8 @@ def antipure_steps(
 
     The paper's recipe is balance="sum", weights=(1, 0.5, 0.5), momentum=0. In that sum L_ddpm's gradient is
     far larger than the others' and decides nearly every sign; "equal" gives the weights their meaning. The
-    default weights and momentum are those that left most after purification on tuning people
-    (data/results/sweep.jsonl). weights=(0, 1, 0) is PFG alone, (0, 0, 1) ETG alone, (1, 0, 0) the attack on
-    the pixel DDPM. The paper's t ~ U(1, t_p) counts noise levels from 1; indices count from 0.
+    default weights and momentum left most after purification on tuning people (data/results/sweep.jsonl).
+    PFG alone has the weights (0, 1, 0), ETG alone (0, 0, 1), the attack on the pixel DDPM (1, 0, 0). The paper's t ~ U(1, t_p) counts noise levels from 1; indices count from 0.
 
     x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images. Larger images are attacked on all
     their tiles at once. An image's terms are means over its tiles, and where tiles overlap their gradients

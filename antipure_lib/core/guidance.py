@@ -37,8 +37,8 @@ def patch_frequency_guidance(x0_hat: torch.Tensor, patch: int = 8, absolute: boo
 def erroneous_timestep_guidance(eps_wrong: torch.Tensor, eps_right: torch.Tensor) -> torch.Tensor:
     """ETG: e^{L_err} with L_err = −‖ε_θ(x_t,t_err) − ε_θ(x_t,t)‖².
 
-    1 when the model can't tell t from t_err, 0 when it can. The exponential is included: this is what the
-    total adds, times λ2. eps_wrong, eps_right: N×C×H×W, predictions at t_err and at t. Returns (N,) in (0,
+    1 when the model can't tell t from t_err, 0 when it can. The exponential is included: the total adds
+    this value, times λ2. eps_wrong, eps_right: N×C×H×W, predictions at t_err and at t. Returns (N,) in (0,
     1].
     """
     return (-_mean_square(eps_wrong - eps_right)).exp()

@@ -13,7 +13,7 @@ LEVELS = 255  # an 8-bit file holds k/255, k = 0..255
 
 
 def check_image(x: torch.Tensor, name: str = "x") -> torch.Tensor:
-    """An image or a batch of them as a batch, after checking that it is what this library takes.
+    """An image or a batch of them as a batch, after checking its type, shape and range.
 
     x: 3×H×W or N×3×H×W, float32 or float64, RGB, [0, 1]. Returns N×3×H×W (a view).
     Raises TypeError or ValueError naming the argument, the problem and the remedy.

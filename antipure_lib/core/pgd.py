@@ -48,7 +48,6 @@ def pgd(
 
     loss(x_adv, generator): x_adv N×3×H×W in [0, 1] with a gradient; all its randomness from `generator`,
         which lives on the CPU (see `noise.randn`). Returns (N,), or a dict name → (N,) of terms.
-    step_size: see `halving` for sizes that shrink.
     balance: "sum": direction = ∇ Σ w·term. "equal": direction = ∇ Σ w·term/size, with size = mean|∂term/∂x|
         per image. In a plain sum, a term whose gradient is 20 times larger decides every sign. A step that
         measures the sizes has a backward pass per term; the others carry the sizes and have one pass.
@@ -141,26 +140,12 @@ def fast(eta: float, steps: int = 10) -> dict[str, object]:
     """Few long steps for AntiPure: `steps` of η/4 with momentum, as arguments of a protection.
 
     Measured on tuning people: after purification, 5 to 10 such steps leave nearly as much as 20 to 100 steps
-    of 1/255, and three leave more than the paper's 100 (`python -m tools.study.equal_effect table`).
+    of 1/255. Three leave more than the paper's 100 (`python -m tools.study.equal_effect table`).
     eta: the budget, [0, 1] units.
 
     >>> protected = antipure(ddpm, x, **fast(8 / 255))
     """
     return {"eta": eta, "steps": steps, "step_size": eta / 4, "momentum": 0.9}
-
-
-def halving(eta: float, steps: int) -> list[float]:
-    """Step sizes for `pgd` that begin at 2η and are halved at APGD's checkpoints, [0, 1] units.
-
-    (Croce and Hein 2020, arXiv 2003.01690, section 3.1.) APGD halves only where the loss has stopped growing.
-    Here it always halves: a loss with new noise in each step can't show that.
-    """
-    checkpoints, percent, gap = [], 22, 22
-    while percent < 100:
-        checkpoints.append(-(-percent * steps // 100))  # rounded up
-        gap = max(gap - 3, 6)
-        percent += gap
-    return [2 * eta / 2 ** sum(step >= w for w in checkpoints) for step in range(steps)]
 
 
 def _gradient(loss, x_adv, generator, balance, weights, known):

@@ -14,8 +14,8 @@ import torch
 def tile_origins(height: int, width: int, g: int) -> list[tuple[int, int]]:
     """Top-left pixels (row, column) of the grid tiles, row by row; every pixel is covered.
 
-    Where the size isn't a multiple of the stride g/2, the last row or column of tiles is aligned with the
-    border.
+    Where the size isn't a multiple of the stride g/2, tiles along the bottom and right border are aligned with
+    it.
     Raises ValueError if g is odd or the image is smaller than a tile.
     """
     if g < 2 or g % 2:

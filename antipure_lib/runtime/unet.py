@@ -17,12 +17,12 @@ TOKENIZING = threading.Lock()  # two threads can't use one tokenizer at a time (
 
 
 def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module:
-    """A second module with the same weights, in evaluation mode, none of which asks for a gradient.
+    """A second module with the same weights, in evaluation mode; no weight asks for a gradient.
 
     A run switches gradients, memory formats and checkpointing on its own view. Other threads that use the
     model see no change, and an interrupted run leaves nothing behind. Training the model changes the view's
     weights as well, because they are the same memory. A model loaded in `torch.inference_mode()` is copied:
-    autograd refuses its weights. The caller's hooks run on the view, too.
+    autograd refuses its weights. The view also runs the caller's hooks.
 
     channels_last: on a CPU, keep convolutions' weights in torch's channels-last order, in memory of the
     view's own. Forward passes are faster that way and backward passes slower, so it is for runs without

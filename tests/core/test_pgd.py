@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from antipure_lib.core.antipure import antipure_steps
 from antipure_lib.core.images import quantise_within
-from antipure_lib.core.pgd import fast, halving, pgd
+from antipure_lib.core.pgd import fast, pgd
 from antipure_lib.photos.pictures import load_image, save_image
 from antipure_lib.runtime.micro_batch import MicroBatch
 
@@ -52,14 +52,6 @@ def test_four_fast_steps_can_spend_the_whole_budget():
     state = last(pgd(linear(c), x, **fast(8 / 255, steps=4)))
     torch.testing.assert_close(state.x_adv, x + 8 / 255 * c.sign())
     assert len(list(pgd(linear(c), x, **fast(0.1)))) == 10
-
-
-def test_halving_follows_the_checkpoints_of_apgd():
-    # Croce & Hein's checkpoints for 100 iterations, as their formula gives them.
-    checkpoints = [22, 41, 57, 70, 80, 87, 93, 99]
-    expected = [0.5 / 2 ** sum(w <= step for w in checkpoints) for step in range(100)]
-    assert halving(0.25, 100) == pytest.approx(expected)
-    assert halving(0.25, 1) == [0.5]
 
 
 @settings(deadline=None, max_examples=30)

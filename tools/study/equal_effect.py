@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from antipure_lib import quantise_within
-from antipure_lib.core.pgd import halving
 from antipure_lib.protections.registry import protect_steps
 from tools.study.sweep import OUT as SWEEP
 from tools.study.sweep import append, effect, make_world, read
@@ -40,6 +39,20 @@ RUNS = {
         for n in (5, 10, 20)
     },
 }
+
+
+def halving(eta: float, steps: int) -> list[float]:
+    """Step sizes for `pgd` that begin at 2η and are halved at APGD's checkpoints, [0, 1] units.
+
+    (Croce and Hein 2020, arXiv 2003.01690, section 3.1.) APGD halves only where the loss has stopped growing.
+    Here it always halves: a loss with new noise in each step can't show that.
+    """
+    checkpoints, percent, gap = [], 22, 22
+    while percent < 100:
+        checkpoints.append(-(-percent * steps // 100))  # rounded up
+        gap = max(gap - 3, 6)
+        percent += gap
+    return [2 * eta / 2 ** sum(step >= w for w in checkpoints) for step in range(steps)]
 
 
 def stops(
