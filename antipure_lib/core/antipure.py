@@ -73,7 +73,8 @@ def antipure_steps(
     The paper's recipe is balance="sum", weights=(1, 0.5, 0.5), momentum=0. In that sum L_ddpm's gradient is
     far larger than the others' and decides nearly every sign; "equal" gives the weights their meaning. The
     default weights and momentum left most after purification on tuning people (data/results/sweep.jsonl).
-    PFG alone has the weights (0, 1, 0), ETG alone (0, 0, 1), the attack on the pixel DDPM (1, 0, 0). The paper's t ~ U(1, t_p) counts noise levels from 1; indices count from 0.
+    PFG alone has the weights (0, 1, 0), ETG alone (0, 0, 1), the attack on the pixel DDPM (1, 0, 0).
+    The paper's t ~ U(1, t_p) counts noise levels from 1; indices count from 0.
 
     x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images. Larger images are attacked on all
     their tiles at once. An image's terms are means over its tiles, and where tiles overlap their gradients

@@ -14,8 +14,7 @@ import torch
 def tile_origins(height: int, width: int, g: int) -> list[tuple[int, int]]:
     """Top-left pixels (row, column) of the grid tiles, row by row; every pixel is covered.
 
-    Where the size isn't a multiple of the stride g/2, tiles along the bottom and right border are aligned with
-    it.
+    Where the size isn't a multiple of the stride g/2, the last tiles are aligned with the border.
     Raises ValueError if g is odd or the image is smaller than a tile.
     """
     if g < 2 or g % 2:
