@@ -1,6 +1,6 @@
 """Each stage's pictures in a folder, under a hash of everything that made them."""
 
-import zipfile
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from ..photos.pictures import atomic
 from ..runtime.digests import digest
 
 
-def _kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str]:
-    """The images under the hash of `made_from`, made if they aren't there; as 8-bit files hold them.
+def kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str]:
+    """The images with the hash of `made_from`, as 8-bit files hold them, and that hash.
 
-    Processes that want the same images wait for the one that makes them.
+    made_from: a name, then all that decides the result. make: gives the images, N×3×H×W in [0, 1]. It is
+    called if there is no file yet, or a broken one. Other processes that want the same images wait meanwhile.
     """
     key = digest(*made_from)
     path = folder / f"{made_from[0]}-{key[:32]}.npz"
@@ -30,9 +31,14 @@ def _kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> t
 
 
 def _stored(path: Path) -> np.ndarray | None:
-    """What a file of the cache holds; None where there is none or a broken one."""
+    """N×3×H×W, uint8; None if there is no file or a broken one."""
     try:
-        with np.load(path) as stored:
-            return stored["images"]
-    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
+    try:
+        with np.load(io.BytesIO(content)) as stored:
+            pixels = stored["images"]
+    except Exception:  # zip, zlib and NumPy each have their own errors; a file that can't be read is here
+        return None
+    return pixels if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1] == 3 else None

@@ -1,7 +1,7 @@
 """How sure a mean is, and whether two methods differ: bootstrap intervals, exact paired tests, Holm.
 
-The unit is the person: figures of several seeds are averaged within a person first, since one person's photos
-with another seed are no new evidence about people.
+The unit is the person. Figures of several seeds are averaged within a person first: another seed is no new
+evidence about people.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,38 +19,29 @@ class Interval(NamedTuple):
     n: int
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> Interval:
-    """Mean of `values` and its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
+def bootstrap_interval(values: Sequence[float]) -> Interval:
+    """Mean of `values` and its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
 
-    values: one figure per person; nan are left out. Same seed, same interval.
-    Raises ValueError for a confidence outside (0, 1).
+    values: one figure per person; nan are left out. 10,000 draws from a fixed seed.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; the usual one is 0.95")
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     if len(known) < 2:
         return Interval(float(known.mean()) if len(known) else np.nan, np.nan, np.nan, len(known))
     from scipy.stats import bootstrap
 
-    found = bootstrap(
-        (known,),
-        np.mean,
-        n_resamples=draws,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
+    rng = np.random.default_rng(0)
+    low, high = bootstrap(
+        (known,), np.mean, n_resamples=10_000, method="percentile", rng=rng
     ).confidence_interval
-    return Interval(float(known.mean()), float(found.low), float(found.high), len(known))
+    return Interval(float(known.mean()), float(low), float(high), len(known))
 
 
 def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     """Two-sided p of "a and b have one mean", from all sign flips of the differences per person.
 
-    a, b: person → figure; only people whom both know count. Exact up to 14 people (2^14 sign flips), for more
-    of them 20,000 flips from a fixed seed. nan for fewer than two people. With n people p is 2^(1−n) or more.
+    a, b: person → figure; people count whom both have. Exact up to 14 people (2^14 sign flips), else 20,000
+    flips from a fixed seed. nan for fewer than two people. With n people p is 2^(1−n) or more.
     (Fisher's randomisation test for paired data.)
     """
     both = [name for name in a if name in b and not np.isnan(a[name]) and not np.isnan(b[name])]
@@ -59,21 +50,16 @@ def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     from scipy.stats import permutation_test
 
     difference = np.array([a[name] - b[name] for name in both])
-    found = permutation_test(
-        (difference,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=np.inf if len(both) <= 14 else 20_000,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.pvalue)
+    draws = np.inf if len(both) <= 14 else 20_000
+    options = dict(permutation_type="samples", n_resamples=draws, rng=np.random.default_rng(0))
+    return float(permutation_test((difference,), np.mean, **options).pvalue)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p values adjusted so that one false alarm among all of them has the stated probability (Holm 1979).
+    """p values adjusted for their number: p ≤ α then holds the chance of any false alarm to α (Holm 1979).
 
-    The k-th smallest of m is multiplied by m − k + 1; no adjusted value is below one before it, nor above 1.
-    nan stay nan and don't count.
+    The k-th smallest of m is multiplied by m − k + 1. No adjusted value is below the one before it, nor above
+    1. nan stay nan and don't count.
     """
     adjusted = dict(p_values)
     ordered = sorted((p, name) for name, p in p_values.items() if not np.isnan(p))

@@ -1,12 +1,14 @@
 """What the paper reports, as rows that the tables and figures of the benchmark take.
 
-Yang, Cao, Duan, He, ICCV 2025, arXiv 2509.13922: after purification and customization; means over 50 people
-with 12 photos each, 512 px; no intervals are given. "gridpure2x20" is its own purification, 2 rounds of 20
+Yang, Cao, Duan, He, ICCV 2025, arXiv 2509.13922. Figures after purification and customization are means over
+50 people with 12 photos each, 512 px. No intervals are given. CHAIN is its own purification, 2 rounds of 20
 iterations. Its ISM comes from another face recogniser than ours, and its FID from Inception features: only
 directions and ranks can be compared.
 """
 
 from math import nan
+
+from .study import CHAIN
 
 _FIGURES = ("fid", "ism", "brisque")
 
@@ -29,21 +31,18 @@ _BY_ITERATIONS = {  # after 10, 20, 30 and 40; nan where no figure is known
     "brisque": {"aspl": (32.74, nan, nan, 30.34), "antipure": (40.27, nan, nan, 47.54)},
 }
 
-ITERATIONS = ("gridpure10", "gridpure20", "gridpure30", "gridpure2x20")  # 10, 20, 30, 40
+ITERATIONS = ("gridpure10", "gridpure20", "gridpure30", CHAIN)  # 10, 20, 30, 40
 
+# Rows of its main tables; "aspl" is Anti-DreamBooth. `data` says on which photos.
 MAIN = [
-    dict(zip(_FIGURES, figures, strict=True), data=data, purify="gridpure2x20", customize=customize)
+    dict(zip(_FIGURES, figures, strict=True), data=data, purify=CHAIN, customize=customize)
     | {"protect": protect, "identity": "mean of 50"}
     for (data, customize, protect), figures in _AFTER_CHAIN.items()
 ]
-
-"""Rows of its main tables; "aspl" is Anti-DreamBooth. `data` says on which photos."""
-
+# Rows of its figures after 10, 20, 30 and 40 iterations of purification.
 BY_ITERATIONS = [
     {"protect": protect, "purify": purify, "identity": "mean of 50"}
     | {figure: of[protect][place] for figure, of in _BY_ITERATIONS.items()}
     for protect in _BY_ITERATIONS["ism"]
     for place, purify in enumerate(ITERATIONS)
 ]
-
-"""Rows of its figures after 10, 20, 30 and 40 iterations of purification."""

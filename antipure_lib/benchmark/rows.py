@@ -2,89 +2,108 @@
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from ..photos.pictures import atomic
 
-KEYS = ("protect", "purify", "customize", "identity", "seed")  # what a cell is
+
+class Cell(NamedTuple):
+    """What a row is about: the names of what was done, to whom, and the seed of all of it."""
+
+    protect: str
+    purify: str
+    customize: str
+    identity: str
+    seed: int
+
+
+KEYS = Cell._fields
 
 # Budget in [0, 1] units; PGD steps of one draw (with n draws a step, an n-th); hashes of what all rows of a
-# table share (models, samples, threads) and of the protection's options; a hash of all that made this row.
+# table share and of each method's defaults (see `cells.setup`); a hash of all that made this row.
 SETTINGS = ("eta", "steps", "setup", "cell")
 
-FIGURES = (
-    "ism",  # mean cosine of the generated faces to the mean of set C
-    "distance",  # mean dlib distance of the generated faces to set C
-    "same_person",  # share of the generated images under the calibrated threshold
-    "fdfr",  # share of the generated images without a face
-    "frechet",  # Fréchet distance of the generated images to sets A, B, C in AlexNet features; it isn't FID
-    "brisque",  # mean over the generated images
-    "lpips",  # of the protected photos against the clean ones, as flip, ssim and psnr
-    "flip",
-    "ssim",
-    "psnr",
-    "psnr_learned",  # of the photos that were learned from (protected, purified) against the clean ones
-    "survival",  # ‖Pure(x+δ) − Pure(x)‖ / ‖δ‖, mean over the photos; empty where nothing was changed
-)
+# What a protector wants of a figure (+1 large, −1 small), and its name at an axis.
+FIGURES = {
+    "ism": (-1, "ISM (cosine)"),  # mean cosine of the generated faces to the mean of set C
+    "distance": (1, "dlib distance to the person"),  # mean, of the generated faces to set C
+    "same_person": (-1, "share judged to be the person"),  # of the generated images: under the threshold
+    "fdfr": (1, "FDFR"),  # share of the generated images without a face
+    "frechet": (1, "Fréchet distance (AlexNet)"),  # of the generated images to sets A, B, C; it isn't FID
+    "brisque": (1, "BRISQUE"),  # mean over the generated images
+    "lpips": (-1, "LPIPS of the protected photo"),  # to the clean one, as FLIP, SSIM and PSNR
+    "flip": (-1, "FLIP of the protected photo"),
+    "ssim": (1, "SSIM of the protected photo"),
+    "psnr": (1, "PSNR of the protected photo, dB"),
+    "psnr_learned": (-1, "PSNR of the learned photo, dB"),  # protected and purified, to the clean one
+    "survival": (1, "survival"),  # ‖Pure(x+δ) − Pure(x)‖ / ‖δ‖, mean over the photos; empty if δ = 0
+}
 
 COLUMNS = (*KEYS, *SETTINGS, *FIGURES)
 
 
-def append_row(path: str | os.PathLike, row: Mapping[str, object]) -> None:
-    """Append one row and wait until it is on the disk; a new file gets the header first.
-
-    row: a value for each of COLUMNS; None and nan are written as an empty field.
-    Raises KeyError for a missing column, ValueError for an unknown one.
-    """
-    unknown = set(row) - set(COLUMNS)
-    if unknown:
-        raise ValueError(f"row: unknown columns {sorted(unknown)}; the known ones are {', '.join(COLUMNS)}")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writerow(COLUMNS)
-        writer.writerow([_text(row[name]) for name in COLUMNS])
-        file.flush()
-        os.fsync(file.fileno())
+def plan(
+    protections: Sequence, purifiers: Sequence, customizers: Sequence, identities: Sequence, seeds: Sequence
+) -> list[Cell]:
+    """All cells of a grid, whole person by whole person: a stopped run has finished people in it."""
+    grid = product(seeds, identities, customizers, protections, purifiers)
+    return [Cell(protect, purify, learn, who, seed) for seed, who, learn, protect, purify in grid]
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
     """The finished rows of a table: figures as float (an empty field is nan), the seed and steps as int.
 
-    A last line that was cut off by a crash is left out. Raises FileNotFoundError for a missing file and
-    ValueError for one with other columns.
+    A last line without its end is left out: a crash cut it off. Raises FileNotFoundError for a missing file,
+    ValueError for a file that isn't such a table and for a broken row.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(whole.splitlines()))
-    if not lines:
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file; name a CSV file")
+    text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    if not text:
         return []
-    if tuple(lines[0]) != COLUMNS:
-        raise ValueError(f"{path}: its columns aren't this benchmark's; give another file, or remove it")
-    return [_row(line) for line in lines[1:]]
+    header, *lines, _ = text.split("\n") if "\n" in text else (text, "")
+    if header != ",".join(COLUMNS):
+        raise ValueError(f"{path} isn't a table of this benchmark: its columns are others. Name another file")
+    return [_row(path, number, line) for number, line in enumerate(lines, 2) if line]
+
+
+def append_row(path: str | os.PathLike, row: Mapping[str, object]) -> None:
+    """Append one row and wait until it is on the disk. A new table is written whole, with its header.
+
+    row: a value for each of COLUMNS; None and nan are written as an empty field. Raises KeyError without one.
+    """
+    path = Path(path)
+    if not path.exists() or not path.stat().st_size:
+        write_rows(path, [row])
+        return
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(_texts(row))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a whole table at once, in place of what was there."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([_text(row[name]) for name in COLUMNS] for row in rows)
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *map(_texts, rows)])
 
 
-def _text(value: object) -> str:
-    if value is None or value != value:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _texts(row: Mapping[str, object]) -> list[str]:
+    values = [row[name] for name in COLUMNS]
+    texts = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values]
+    return [
+        "" if value is None or value != value else text for value, text in zip(values, texts, strict=True)
+    ]
 
 
-def _row(line: list[str]) -> dict[str, object]:
-    row: dict[str, object] = dict(zip(COLUMNS, line, strict=True))
-    for name in ("eta", *FIGURES):
-        row[name] = float(row[name] or "nan")
-    for name in ("seed", "steps"):
-        row[name] = int(row[name])
-    return row
+def _row(path: Path, number: int, line: str) -> dict[str, object]:
+    try:
+        row: dict[str, object] = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+        figures = {name: float(row[name] or "nan") for name in ("eta", *FIGURES)}
+        return row | figures | {name: int(row[name]) for name in ("seed", "steps")}
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}, line {number} is broken ({error}); mend it or remove the line") from error

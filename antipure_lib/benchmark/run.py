@@ -1,129 +1,87 @@
-"""Running a grid of cells: what a table lacks is made, by one process or several, and appended to it."""
+"""A grid of cells: what a table lacks is made, by one process or several, and appended to it."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate import PartialState
 from filelock import FileLock
 
 from ..judges.faces import Judge
 from ..models.checkpoints import load_ddpm, load_stable_diffusion
-from ..runtime.processes import Processes
-from .cells import Cell, World, run_cell, setup
-from .rows import KEYS, append_row, read_rows, write_rows
-
-
-def benchmark(
-    cells: Sequence[Cell],
-    out: str | os.PathLike,
-    models: dict[str, Any],
-    workers: int = 1,
-    group: Processes = Processes(),  # noqa: B008  (immutable)
-) -> Iterator[dict[str, object]]:
-    """Run the cells that `out` doesn't hold yet, append each row as it is finished, and yield it.
-
-    models: names and settings as `make_world` takes them. workers: processes, which share the cores.
-    group: the processes of `accelerate launch` (see `processes`), each of which runs and yields its share;
-    they need `out` and the cache in common.
-    At the end the table is put into the plan's order, so that it doesn't depend on who finished first. Raises
-    ValueError where `out` holds rows with another budget, number of steps, models or options.
-    """
-    cells = list(dict.fromkeys(cells))
-    done = finished_rows(out)
-    _check(out, done, cells, models, workers)
-    missing = [cell for cell in cells if tuple(cell) not in done]
-    group.wait()  # all have read the same table before anyone writes
-    if Path(out).exists() and group.main:
-        write_rows(out, done.values())  # without a line that a crash cut off
-    group.wait()
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    for row in _finished(group.share(missing), models, workers):
-        with FileLock(_lock(out)):
-            append_row(out, row)
-        yield row
-    group.wait()
-    if group.main:
-        done = finished_rows(out)
-        planned = [tuple(cell) for cell in cells]
-        others = [key for key in done if key not in set(planned)]
-        write_rows(out, [done[key] for key in planned + others])
-        _lock(out).unlink(missing_ok=True)
-
-
-def finished_rows(out: str | os.PathLike) -> dict[tuple, dict[str, object]]:
-    """The rows that a table holds, by cell; none where there is no file yet."""
-    rows = read_rows(out) if Path(out).exists() else []
-    return {tuple(row[name] for name in KEYS): row for row in rows}
+from ..runtime.checks import check_counts
+from ..runtime.digests import weights_digest
+from .cells import World, check_cells, run_cell, setup
+from .rows import KEYS, Cell, append_row, read_rows, write_rows
 
 
 def make_world(
     ddpm: str, pipe: str, cache: str | os.PathLike, device: str | None = None, **settings: Any
 ) -> World:
-    """Load the models by name; settings are World's. device: None chooses (see `pick_device`)."""
-    models = load_ddpm(ddpm, device), load_stable_diffusion(pipe, device)
-    return World(*models, Judge(), Path(cache), **settings)
+    """Load the models by name. settings: as World has them. device: None chooses (see `pick_device`).
+
+    Raises ValueError for steps, samples or learning < 1 and for an unknown model.
+    """
+    counts = ("steps", "samples", "learning")
+    check_counts(**{name: settings[name] for name in counts if settings.get(name) is not None})
+    models = {"ddpm": load_ddpm(ddpm, device), "pipe": load_stable_diffusion(pipe, device)}
+    parts = {"ddpm": ("unet",), "pipe": ("vae", "unet", "text_encoder")}
+    weights = {name: weights_digest(model, parts[name]) for name, model in models.items()}
+    return World(**models, judge=Judge(), cache=Path(cache), weights=weights, **settings)
 
 
-def _finished(cells, models, workers) -> Iterator[dict[str, object]]:
-    if workers == 1:
-        world = make_world(**models) if cells else None
-        for cell in cells:
-            yield run_cell(cell, world)
-        return
-    # spawn: a forked child of a process with running torch threads hangs
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start, (models, workers)) as pool:
-        yield from pool.imap_unordered(_run, cells)
+def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> Iterator[dict[str, object]]:
+    """Run the cells that `out` doesn't hold yet, append each row as it is finished, and yield it.
 
-
-def _start(models, workers) -> None:
-    global _world
-    torch.set_num_threads(_threads(workers))
-    _world = make_world(**models)
-
-
-def _threads(workers: int) -> int:
-    """What each of several processes gets of the cores that this one may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // workers)
-
-
-def _run(cell) -> dict[str, object]:
-    return run_cell(Cell(*cell), _world)
-
-
-def _lock(out) -> Path:
-    """Held while a row is appended: two processes' lines mustn't mix."""
-    return Path(out).with_name(f".{Path(out).name}.lock")
-
-
-def _check(out, done, cells, models, workers) -> None:
-    """Rows that are there were made as the planned ones are going to be."""
-    for row in done.values():
-        for name in ("eta", "steps"):
-            if abs(row[name] - models[name]) > 1e-6:
-                there, here = f"{row[name]:g}", f"{models[name]:g}"
-                raise ValueError(
-                    f"{out} holds rows with {name}={there}, not {here}; name another file with --out"
-                )
-    if not (done and cells):
-        return
-    before = torch.get_num_threads()
+    Inside `processes()` each process of a launcher runs and yields its share; all need the same `out` and
+    cache. At the end the table is put into the plan's order, whoever finished first. Raises ValueError for
+    unknown names, and if `out` is another kind of file or holds rows of other settings.
+    """
+    check_cells(cells)
+    cells, group = list(dict.fromkeys(cells)), PartialState()
+    done = finished_rows(out)
+    _check(out, done, cells, world)
+    missing = [cell for cell in cells if cell not in done]
+    group.wait_for_everyone()  # all have read the same table before anyone writes
+    if Path(out).exists() and group.is_main_process:
+        write_rows(out, done.values())  # without a line that a crash cut off
+    group.wait_for_everyone()
+    lock = Path(out).with_name(f".{Path(out).name}.lock")  # two processes' lines mustn't mix
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if workers > 1:
-            torch.set_num_threads(_threads(workers))
-        world = make_world(**models)
-        planned = {cell.protect: setup(cell, world) for cell in cells}
-    finally:
-        torch.set_num_threads(before)
-    common = next(iter(planned.values())).partition("-")[0]
-    for row in done.values():
-        wanted = planned.get(row["protect"])
-        if row["setup"] != wanted if wanted else row["setup"].partition("-")[0] != common:
+        for cell in missing[group.process_index :: group.num_processes]:
+            row = run_cell(cell, world)
+            with FileLock(lock):
+                append_row(out, row)
+            yield row
+    finally:  # also when the caller stops early: a process that leaves before the others would end them
+        group.wait_for_everyone()
+        if group.is_main_process:
+            done = finished_rows(out)
+            write_rows(out, [done[key] for key in dict.fromkeys([*cells, *done]) if key in done])
+            lock.unlink(missing_ok=True)
+
+
+def finished_rows(out: str | os.PathLike) -> dict[tuple, dict[str, object]]:
+    """The rows that a table holds, by cell; none if there is no file yet."""
+    rows = read_rows(out) if Path(out).exists() else []
+    return {tuple(row[name] for name in KEYS): row for row in rows}
+
+
+def _check(out: str | os.PathLike, done: dict[tuple, dict], cells: Sequence[Cell], world: World) -> None:
+    """Raises ValueError if the rows that are there were made in another way than the planned ones will be."""
+    planned = {}  # (which of the setup's hashes, name of the method) → hash; the first is for all
+    for cell in cells:
+        planned |= zip(enumerate((None, *cell[:3])), setup(cell, world).split("-"), strict=True)
+    for key, row in done.items():
+        for name, here in (("eta", world.eta), ("steps", world.steps)):
+            if abs(row[name] - here) > 1e-6:
+                there = f"{name}={row[name]:g}, not {here:g}"
+                raise ValueError(f"{out} holds rows with {there}; name another file with --out")
+        there = zip(enumerate((None, *key[:3])), row["setup"].split("-"), strict=False)  # old tables: fewer
+        if any(planned.get(place, part) != part for place, part in there):
             raise ValueError(
                 f"{out} holds rows of other models, arguments or threads than these, such as those of "
-                f"'{row['protect']}'; name another file with --out"
+                f"{', '.join(key[:3])}; name another file with --out"
             )

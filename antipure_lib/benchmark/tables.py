@@ -1,31 +1,15 @@
 """Tables of the benchmark: means with intervals over people, and tests of AntiPure against the others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .intervals import Interval, bootstrap_interval, holm, paired_test
+from .rows import FIGURES
 
 Rows = Sequence[Mapping[str, object]]
 
-# How tables and figures write the absence of a protection and of a purifier; in results both are "none".
-CLEAN, POSTED = "clean photos", "as posted"
-
-# What a protector wants of a figure: +1 large, −1 small.
-WANTED = {
-    "ism": -1,
-    "distance": 1,
-    "same_person": -1,
-    "fdfr": 1,
-    "frechet": 1,
-    "brisque": 1,
-    "lpips": -1,
-    "flip": -1,
-    "ssim": 1,
-    "psnr": 1,
-    "psnr_learned": -1,
-    "survival": 1,
-}
+WANTED = {name: wanted for name, (wanted, _) in FIGURES.items()}  # by a protector: +1 large, −1 small
 
 
 def select(rows: Rows, **where: object) -> list[Mapping[str, object]]:
@@ -39,26 +23,21 @@ def select(rows: Rows, **where: object) -> list[Mapping[str, object]]:
 
 
 def comparable(rows: Rows) -> list[Mapping[str, object]]:
-    """The rows of those pairs of person and seed that every method has, so that means compare like with like.
+    """The rows of those pairs of person and seed that every method has: means then compare like with like.
 
-    A method is a protection, purifier and customizer. One that fewer than two people have, or fewer than half
-    as many as have the best covered one, is left out where others have more: the first people of an
-    unfinished method would cost the others most of theirs.
+    A method is a protection, purifier and customizer. It is left out if fewer than two people have it, or
+    fewer than half of the best covered method's. Otherwise an unfinished method would shrink the common set.
     """
+    keys = [((r["protect"], r["purify"], r["customize"]), (r["identity"], r["seed"])) for r in rows]
     units: dict[tuple, set[tuple]] = {}
-    for row in rows:
-        method = (row["protect"], row["purify"], row["customize"])
-        units.setdefault(method, set()).add((row["identity"], row["seed"]))
+    for method, unit in keys:
+        units.setdefault(method, set()).add(unit)
     people = {method: len({person for person, _ in own}) for method, own in units.items()}
     least = max(2, max(people.values(), default=0) / 2)
     several = {method: own for method, own in units.items() if people[method] >= least} or units
     shared = set.intersection(*several.values()) if several else set()
-    return [
-        row
-        for row in rows
-        if (row["protect"], row["purify"], row["customize"]) in several
-        and (row["identity"], row["seed"]) in shared
-    ]
+    both = zip(rows, keys, strict=True)
+    return [row for row, (method, unit) in both if method in several and unit in shared]
 
 
 def by_person(rows: Rows, figure: str) -> dict[str, float]:
@@ -77,49 +56,44 @@ def interval_of(rows: Rows, figure: str) -> Interval:
 
 def comparison(rows: Rows, figure: str, ours: str = "antipure") -> dict[str, float]:
     """protection → p of "it and `ours` have one mean of the figure", paired by person, Holm-corrected."""
-    names = _in_order(row["protect"] for row in rows)
-    mine = by_person(select(rows, protect=ours), figure)
-    return holm(
-        {
-            name: paired_test(mine, by_person(select(rows, protect=name), figure))
-            for name in names
-            if name != ours
-        }
-    )
+    people = {name: by_person(select(rows, protect=name), figure) for name in names_in(rows, "protect")}
+    mine = people.pop(ours, {})
+    return holm({name: paired_test(mine, values) for name, values in people.items()})
 
 
 def result_table(
     rows: Rows,
     figures: Sequence[str] = ("ism", "distance", "fdfr", "frechet", "brisque"),
     tested: str = "ism",
-    ours: str = "antipure",
 ) -> list[dict[str, str]]:
-    """One line a protection: each figure's mean and 95 % interval, and the corrected p of `tested`.
+    """One line per protection: each figure's mean and 95 % interval, and the corrected p of `tested`.
 
-    rows: of one purifier and one customizer; see `select`. people: those who have a value of `tested`, which
-    somebody without a single generated face hasn't. An arrow says what the protector wants.
+    rows: of one purifier and one customizer; see `select`. The column people counts those with a value of
+    `tested`: without a generated face there is none. An arrow says what the protector wants.
     """
-    p = comparison(rows, tested, ours)
+    p = comparison(rows, tested)
     lines = []
-    for name in _in_order(row["protect"] for row in rows):
+    for name in names_in(rows, "protect"):
         own = select(rows, protect=name)
         line = {"protection": protection_name(name), "people": str(interval_of(own, tested).n)}
         for figure in figures:
             arrow = "↑" if WANTED[figure] > 0 else "↓"
             line[f"{figure} {arrow}"] = write_interval(interval_of(own, figure))
-        line[f"p ({tested}, against {ours})"] = "" if name not in p or np.isnan(p[name]) else f"{p[name]:.3f}"
+        line[f"p ({tested}, against antipure)"] = (
+            "" if name not in p or np.isnan(p[name]) else f"{p[name]:.3f}"
+        )
         lines.append(line)
     return lines
 
 
 def protection_name(name: str) -> str:
-    """How a protection is shown: "none" means that photos were learned as they are."""
-    return CLEAN if name == "none" else name
+    """How a protection is shown: with "none" the model learned clean photos."""
+    return "clean photos" if name == "none" else name
 
 
 def purifier_name(name: str) -> str:
-    """How a purifier is shown: "none" means that photos were learned as they were posted."""
-    return POSTED if name == "none" else name
+    """How a purifier is shown: with "none" the model learned the photos as they were posted."""
+    return "as posted" if name == "none" else name
 
 
 def write_interval(interval: Interval) -> str:
@@ -133,5 +107,6 @@ def write_interval(interval: Interval) -> str:
     return text
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def names_in(rows: Rows, column: str) -> list[str]:
+    """The values of a column, each once, in the rows' order."""
+    return list(dict.fromkeys(row[column] for row in rows))

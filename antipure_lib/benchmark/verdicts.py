@@ -1,8 +1,8 @@
 """Claim by claim: does the benchmark show what the paper says? The rule, and the claims it is applied to.
 
-A claim is a list of contrasts that must all hold. A contrast is a weighted sum of a person's figures, signed
-so that the claim says "above zero". It is clear if the exact sign-flip test over people, Holm-corrected
-within the claim, gives p ≤ 0.05. The verdict follows from the contrasts by `verdict`, whatever the claim.
+A claim is a list of contrasts that must all hold. A contrast is a weighted sum of a person's figures, and the
+claim says that it is above zero. It is clear if the exact sign-flip test over people, Holm-corrected
+within the claim, gives p ≤ ALPHA. `verdict` turns the contrasts' states into the claim's verdict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .intervals import Interval, bootstrap_interval, holm, paired_test
-from .tables import POSTED, WANTED, Rows, protection_name
+from .study import CHAIN, CONTROLS, RIVALS
+from .tables import WANTED, Rows, names_in, protection_name, purifier_name, select
 
-CHAIN = "gridpure2x20"  # the paper's purification, 40 iterations
-
-RIVALS = ("advdm", "mist", "aspl", "simac")
-
-CONTROLS = ("none", "random")
-
+ALPHA = 0.05  # level of the tests
 VERDICTS = ("reproduced", "not reproduced", "reversed", "undecided", "not measured yet")
 
 
@@ -27,9 +23,7 @@ class Contrast(NamedTuple):
 
     text: str
     figure: str  # a column of the results
-    cells: tuple[
-        tuple[float, str, str], ...
-    ]  # (weight, protection, purifier); +1 where the protector shall gain
+    cells: tuple[tuple[float, str, str], ...]  # (weight, protection, purifier)
 
 
 class Finding(NamedTuple):
@@ -48,34 +42,32 @@ def better(ours: str, other: str, purify: str = CHAIN, figure: str = "ism") -> C
 
 
 def stronger(name: str, weak: str = "gridpure10", strong: str = CHAIN, figure: str = "ism") -> Contrast:
-    """The contrast "more purification helps who used `name`", beyond what it does to clean photos."""
+    """The contrast "`name` does better with more purification", beyond what that does to clean photos."""
     effect = ((1, name, strong), (-1, "none", strong), (-1, name, weak), (1, "none", weak))
     return Contrast(f"{name} gains from {weak} to {strong}: {figure}", figure, effect)
 
 
 def fades(name: str, weak: str = "gridpure10", strong: str = CHAIN, figure: str = "ism") -> Contrast:
     """The opposite of `stronger`."""
-    same = stronger(name, weak, strong, figure)
-    cells = tuple((-weight, *names) for weight, *names in same.cells)
+    cells = tuple((-weight, *names) for weight, *names in stronger(name, weak, strong).cells)
     return Contrast(f"{name} fades from {weak} to {strong}: {figure}", figure, cells)
 
 
 def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contrast, ...]]:
-    """The claims, in the paper's order; the first is what any of them stands on.
+    """The claims, in the paper's order. Without the first none of the others means much.
 
-    figure: the judge of identity, "ism" as in the paper, or another column. ours: the protection that they
-    are made for; "antipure-paper" is the paper's own recipe. "At all" and what follows from it
-    (other purifiers, JPEG) ask for more than the paper: to do better than clean photos and than random signs.
+    figure: the judge of identity, "ism" as in the paper, or another column. ours: the protection in question;
+    "antipure-paper" is the paper's own recipe. "Protects at all", other purifiers and JPEG ask for more than
+    the paper: to do better than clean photos and than random signs.
     """
+    others = ("diffpure100", "waifu2x")
     return {
         "protects at all": tuple(better(ours, c, figure=figure) for c in CONTROLS),
         "best after purification": tuple(better(ours, r, figure=figure) for r in RIVALS),
         "lowest LPIPS at equal η": tuple(better(ours, r, "none", "lpips") for r in RIVALS),
         "stronger with more purification": (stronger(ours, figure=figure),),
         "rivals fade with more purification": (fades("aspl", figure=figure),),
-        "transfers to other purifiers": tuple(
-            better(ours, c, p, figure) for p in ("diffpure100", "waifu2x") for c in CONTROLS
-        ),
+        "transfers to other purifiers": tuple(better(ours, c, p, figure) for p in others for c in CONTROLS),
         "survives JPEG": tuple(better(ours, c, "jpeg75", figure) for c in CONTROLS),
     }
 
@@ -83,31 +75,20 @@ def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contr
 def gains(rows: Rows, contrast: Contrast) -> dict[str, float]:
     """person → the contrast's value, in the figure's units, positive as the claim says.
 
-    rows: of one customizer. A person's seeds are averaged; only seeds count for which every cell is there, so
-    that like is compared with like. People without such a seed, or without a figure (no face found), are left
-    out.
+    rows: of one customizer. A person's seeds are averaged. A seed counts if every cell is there. People
+    without such a seed, or without a figure (no face found), are left out.
     """
-    found = {
-        (row["protect"], row["purify"], row["identity"], row["seed"]): row[contrast.figure] for row in rows
-    }
+    found = {(r["protect"], r["purify"], r["identity"], r["seed"]): r[contrast.figure] for r in rows}
     values: dict[str, list[float]] = {}
-    for identity, seed in dict.fromkeys((row["identity"], row["seed"]) for row in rows):
-        parts = [
-            weight * found.get((protect, purify, identity, seed), np.nan)
-            for weight, protect, purify in contrast.cells
-        ]
-        if not np.isnan(parts).any():
-            values.setdefault(identity, []).append(WANTED[contrast.figure] * sum(parts))
-    return {identity: float(np.mean(seeds)) for identity, seeds in values.items()}
+    for who, seed in dict.fromkeys((row["identity"], row["seed"]) for row in rows):
+        gain = sum(w * found.get((a, b, who, seed), np.nan) for w, a, b in contrast.cells)
+        if not np.isnan(gain):
+            values.setdefault(who, []).append(WANTED[contrast.figure] * gain)
+    return {who: float(np.mean(seeds)) for who, seeds in values.items()}
 
 
-def findings(rows: Rows, claim: Sequence[Contrast], alpha: float = 0.05) -> list[Finding]:
-    """What the rows of one customizer say about each contrast of a claim; see `Finding`.
-
-    A contrast with fewer than two people is missing. Raises ValueError for an alpha outside (0, 1).
-    """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha}; the usual one is 0.05")
+def findings(rows: Rows, claim: Sequence[Contrast]) -> list[Finding]:
+    """What the rows of one customizer say about each contrast of a claim; missing: fewer than two people."""
     known = [gains(rows, contrast) for contrast in claim]
     corrected = holm({k: paired_test(values, dict.fromkeys(values, 0.0)) for k, values in enumerate(known)})
     out = []
@@ -115,7 +96,7 @@ def findings(rows: Rows, claim: Sequence[Contrast], alpha: float = 0.05) -> list
         interval = bootstrap_interval(list(values.values()))
         if interval.n < 2:
             state = "missing"
-        elif corrected[k] > alpha:
+        elif corrected[k] > ALPHA:
             state = "unclear"
         else:
             state = "as claimed" if interval.mean > 0 else "the other way"
@@ -126,8 +107,8 @@ def findings(rows: Rows, claim: Sequence[Contrast], alpha: float = 0.05) -> list
 def verdict(states: Sequence[str]) -> str:
     """One of VERDICTS, from the states of a claim's contrasts.
 
-    reproduced: all are as claimed. reversed: all are clearly the other way. not reproduced: at least one is
-    clearly the other way. Otherwise not measured yet if one is missing, and undecided if one is unclear.
+    reproduced: all are as claimed. reversed: all are the other way. not reproduced: at least one is the other
+    way. Of the rest: not measured yet if one is missing, else undecided.
     """
     if set(states) == {"as claimed"}:
         return "reproduced"
@@ -138,47 +119,29 @@ def verdict(states: Sequence[str]) -> str:
     return "not measured yet" if "missing" in states or not states else "undecided"
 
 
-def verdicts(rows: Rows, figure: str = "ism", alpha: float = 0.05, ours: str = "antipure") -> dict[str, str]:
+def verdicts(rows: Rows, figure: str = "ism", ours: str = "antipure") -> dict[str, str]:
     """claim → verdict, from rows of one customizer. figure, ours: see `claims`."""
-    return {
-        name: verdict([finding.state for finding in findings(rows, claim, alpha)])
-        for name, claim in claims(figure, ours).items()
-    }
+    found = {name: findings(rows, claim) for name, claim in claims(figure, ours).items()}
+    return {name: verdict([finding.state for finding in some]) for name, some in found.items()}
 
 
 def missing_cells(rows: Rows, claim: Sequence[Contrast]) -> list[str]:
-    """The cells that a claim needs and fewer than two people have, as "protection after purifier".
-
-    rows: of one customizer.
-    """
-    people: dict[tuple[str, str], set[str]] = {}
-    for row in rows:
-        people.setdefault((row["protect"], row["purify"]), set()).add(row["identity"])
-    needed = dict.fromkeys((protect, purify) for c in claim for _, protect, purify in c.cells)
-    return [
-        f"{protection_name(protect)} {_where(purify)}"
-        for protect, purify in needed
-        if len(people.get((protect, purify), ())) < 2
-    ]
+    """The claim's cells that fewer than two people have: "antipure after jpeg75". rows: as for `gains`."""
+    needed = dict.fromkeys((a, b) for contrast in claim for _, a, b in contrast.cells)
+    people = {cell: names_in(select(rows, protect=cell[0], purify=cell[1]), "identity") for cell in needed}
+    return [f"{protection_name(a)} {_where(b)}" for (a, b), some in people.items() if len(some) < 2]
 
 
 def finding_lines(found: Mapping[str, Sequence[Finding]]) -> list[dict[str, object]]:
     """Findings by claim as lines of a table."""
-    return [
-        {
-            "claim": name,
-            "contrast": finding.contrast.text,
-            "people": finding.interval.n,
-            "gain": finding.interval.mean,
-            "low": finding.interval.low,
-            "high": finding.interval.high,
-            "p (Holm)": finding.p,
-            "state": finding.state,
-        }
+    columns = ("claim", "contrast", "people", "gain", "low", "high", "p (Holm)", "state")
+    lines = [
+        (name, f.contrast.text, f.interval.n, *f.interval[:3], f.p, f.state)
         for name, of_claim in found.items()
-        for finding in of_claim
+        for f in of_claim
     ]
+    return [dict(zip(columns, line, strict=True)) for line in lines]
 
 
 def _where(purify: str) -> str:
-    return POSTED if purify == "none" else f"after {purify}"
+    return purifier_name(purify) if purify == "none" else f"after {purify}"

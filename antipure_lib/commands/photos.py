@@ -93,6 +93,7 @@ def _purifiers() -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from accelerate.utils import gather_object
     from tqdm import tqdm
 
     from ..photos.jobs import plan_jobs, run_jobs
@@ -102,11 +103,11 @@ def _run(args: argparse.Namespace) -> int:
         with processes() as group:
             _check(args)
             jobs = plan_jobs(args.photos, args.out, args.name, ".jpg" if args.jpeg else ".png")
-            group.wait()  # all have planned before anyone begins
-            mine = group.share(jobs)
-            silent = True if group.local_index else None  # None: progress is shown on a terminal only
+            group.wait_for_everyone()  # all have planned before anyone begins
+            mine = jobs[group.process_index :: group.num_processes]
+            silent = None if group.is_local_main_process else True  # None: progress on a terminal only
             settings, work, estimate = args.prepare(args, group.device, silent) if mine else ({}, None, None)
-            if group.main and estimate:
+            if group.is_main_process and estimate:
                 work = before_first(work, mine, estimate)
             counts = {"made": 0, "kept": 0, "failed": 0}
             outcomes = run_jobs(mine, settings, work)
@@ -117,8 +118,9 @@ def _run(args: argparse.Namespace) -> int:
                 tqdm.write(line, file=sys.stderr if failed else sys.stdout)
                 counts[outcome.status] += 1
                 bar.initial = counts["kept"]  # they take no time, so they tell none of what is left
-            counts = {status: group.total(number) for status, number in counts.items()}
-            if group.main:
+            everyone = gather_object([counts])  # all wait for each other
+            counts = {status: sum(own[status] for own in everyone) for status in counts}
+            if group.is_main_process:
                 print(f"{args.out}:", ", ".join(f"{n} {status}" for status, n in counts.items()))
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,15 +1,12 @@
-"""Hashes of what something was made from, so that it need not be made twice."""
+"""Hashes of what something was made from: what has the same hash need not be made twice."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-
-_known: WeakKeyDictionary[Any, dict[tuple, tuple[tuple, str]]] = WeakKeyDictionary()
 
 
 def digest(*parts: object) -> str:
@@ -29,25 +26,12 @@ def digest(*parts: object) -> str:
 
 
 def weights_digest(pipe: Any, names: tuple[str, ...]) -> str:
-    """SHA-256 of the weights of a pipeline's parts, in the precision that they are in.
-
-    Remembered until a weight is replaced or changed in place (through `.data` is not noticed).
-    """
-    weights = [value for name in names for value in getattr(pipe, name).state_dict(keep_vars=True).values()]
-    version = tuple((value.data_ptr(), value._version) for value in weights)
-    known = _known.setdefault(pipe, {})
-    if known.get(names, (None,))[0] != version:
-        known[names] = version, digest(*weights)
-    return known[names][1]
-
-
-def default(function: Callable, argument: str) -> Any:
-    """The default value of a function's argument."""
-    return signature(function).parameters[argument].default
+    """SHA-256 of the weights of a pipeline's parts. A large model takes seconds: call it once per run."""
+    return digest(*(value for name in names for value in getattr(pipe, name).state_dict().values()))
 
 
 def defaults(*functions: Callable) -> dict[str, str]:
-    """The functions' default values: where one changes, so does what is made without naming it."""
+    """The functions' default values. Where one of them changes, the result changes without a word."""
     return {
         f"{number} {parameter.name}": repr(parameter.default)
         for number, function in enumerate(functions)

@@ -1,88 +1,74 @@
 """The runner: a killed run goes on and gives the same table; equal inputs share their pictures."""
 
 import copy
-import os
+import csv
+import re
 import subprocess
 import sys
 import time
 from functools import wraps
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antipure_lib.__main__ import main
-from antipure_lib.benchmark import cells as benchmark_stages
-from antipure_lib.benchmark.cells import Cell, World, plan, purified_photos, run_cell
-from antipure_lib.benchmark.estimate import estimate
-from antipure_lib.benchmark.rows import COLUMNS, FIGURES, append_row, read_rows
+from antipure_lib.benchmark import cells as stages
+from antipure_lib.benchmark.cache import kept
+from antipure_lib.benchmark.cells import World, load_person, purified_photos, run_cell
+from antipure_lib.benchmark.rows import COLUMNS, FIGURES, Cell, append_row, plan, read_rows, write_rows
 from antipure_lib.benchmark.run import benchmark, make_world
+from antipure_lib.core.pgd import PGDState
+from antipure_lib.customization.registry import CUSTOMIZERS, Customizer
+from antipure_lib.customization.training import CustomizeState
 from antipure_lib.models.embedded import load_faces
-from antipure_lib.purifiers.diffpure import gridpure
+from antipure_lib.protections.registry import PROTECTIONS, Protection
+from antipure_lib.purifiers.diffpure import PurifyState
+from antipure_lib.purifiers.gridpure import gridpure
+from antipure_lib.purifiers.registry import PURIFIERS, Purifier
 from antipure_lib.runtime.digests import defaults, digest, weights_digest
 
 SMALL = dict(eta=16 / 255, steps=2, samples=2, learning=2)
-GRID = "--protect none random --purify none jpeg75 --customize lora --identities p01".split()
-SETTINGS = "--steps 2 --samples 2 --learning 2 --estimate no".split()
+SETTINGS = "--steps 2 --samples 2 --learning 2".split()
+GRID = "--protect none random --purify jpeg75 --customize lora --identities p01".split()
+HEADER = ",".join(COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world("nano", "nano", tmp_path_factory.mktemp("cache"), **SMALL)
 
 
 @pytest.fixture
-def half_the_threads():
-    """Torch as each of two workers has it."""
-    before = torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(max(1, cores // 2))
-    yield
-    torch.set_num_threads(before)
+def row():
+    cell = Cell("none", "none", "lora", "p01", 3)
+    return dict.fromkeys(COLUMNS, 0.1234567) | cell._asdict() | dict(steps=7, setup="a-b-c-d", cell="x")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def world(cache):
-    return make_world("nano", "nano", cache, **SMALL)
-
-
-def command(out, cache, *more):
-    return [sys.executable, "-m", "antipure_lib", "benchmark", *GRID, *SETTINGS, *more] + [
-        "--out",
-        str(out),
-        "--cache",
-        str(cache),
-    ]
+def words(out, cache, *more):
+    return ["benchmark", *GRID, *SETTINGS, *more, "--out", str(out), "--cache", str(cache)]
 
 
 def test_a_killed_run_resumes_to_the_table_of_an_unkilled_one(tmp_path):
     whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
-    subprocess.run(command(whole, tmp_path / "a"), check=True, capture_output=True)
-    assert [tuple(row[name] for name in Cell._fields) for row in read_rows(whole)] == plan(
-        ["none", "random"], ["none", "jpeg75"], ["lora"], ["p01"], [0]
-    )
-
-    process = subprocess.Popen(
-        command(broken, tmp_path / "b"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not broken.exists() or broken.read_text().count("\n") < 3:  # the header and two cells
+    python = [sys.executable, "-m", "antipure_lib"]
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([*python, *words(whole, tmp_path / "a")], check=True, **silent)
+    planned = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
+    assert [tuple(row[name] for name in Cell._fields) for row in read_rows(whole)] == planned
+    process = subprocess.Popen([*python, *words(broken, tmp_path / "b")], **silent)
+    while not broken.exists():  # it comes whole, with the first cell
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert broken.read_text().count("\n") < 5
+    assert broken.read_text().count("\n") == 2
     with broken.open("a") as file:
         file.write("random,none,lo")  # a row that was cut off
-    assert main(command(broken, tmp_path / "b")[3:]) == 0  # here, where other tests have run before
+    assert main(words(broken, tmp_path / "b")) == 0  # here, where other tests have run before
     assert broken.read_bytes() == whole.read_bytes()
-
-
-def test_two_workers_give_the_same_table(tmp_path, half_the_threads):
-    cells = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
-    models = dict(ddpm="nano", pipe="nano", **SMALL)
-    for workers in (1, 2):
-        models["cache"] = tmp_path / f"cache{workers}"
-        assert len(list(benchmark(cells, tmp_path / f"{workers}.csv", models, workers))) == 2
-    assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
 
 
 def test_a_cell_has_every_column_and_its_pictures_are_made_once(world, monkeypatch):
@@ -90,20 +76,22 @@ def test_a_cell_has_every_column_and_its_pictures_are_made_once(world, monkeypat
     row = run_cell(cell, world)
     assert set(row) == set(COLUMNS)
     assert all(row[name] == row[name] for name in FIGURES if name not in ("ism", "distance"))
-
     for name in ("protect", "purify", "generate"):
 
-        @wraps(getattr(benchmark_stages, name))
+        @wraps(getattr(stages, name))
         def not_again(*_, **__):
             raise AssertionError("made again")
 
-        monkeypatch.setattr(f"antipure_lib.benchmark.cells.{name}", not_again)
-    assert digest(*map(str, run_cell(cell, world).values())) == digest(*map(str, row.values()))
+        monkeypatch.setattr(stages, name, not_again)
+    loaded = []
+    monkeypatch.setattr(stages, "load_faces", lambda *name: loaded.append(name) or load_faces(*name))
+    assert str(run_cell(cell, world)) == str(row)
+    assert sorted(loaded) == [("p02", "A"), ("p02", "B"), ("p02", "C")]  # each set once
 
 
 def test_purified_pictures_depend_on_content_and_not_on_its_name(world, monkeypatch):
     calls = []
-    monkeypatch.setattr("antipure_lib.benchmark.cells.purify", lambda name, x, **_: calls.append(name) or x)
+    monkeypatch.setattr(stages, "purify", lambda name, x, **_: calls.append(name) or x)
     x = load_faces("p03", "B")
     first = purified_photos(Cell("none", "jpeg50", "lora", "p03", 0), x, world)
     again = purified_photos(Cell("random", "jpeg50", "dreambooth", "p03", 1), x.clone(), world)
@@ -112,119 +100,190 @@ def test_purified_pictures_depend_on_content_and_not_on_its_name(world, monkeypa
 
 
 def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures, monkeypatch):
-    world = World(tiny_ddpm, tiny_ddpm, judge=None, cache=tmp_path)
-    monkeypatch.setattr("antipure_lib.benchmark.cells._models", lambda _: ("ddpm", "pipe"))
-    x = pictures(n=2)
-    cell = Cell("none", "gridpure2x10", "lora", "p01", 3)
+    world = World(tiny_ddpm, tiny_ddpm, judge=None, cache=tmp_path, weights={"ddpm": "d", "pipe": "p"})
+    x, cell = pictures(n=2), Cell("none", "gridpure2x10", "lora", "p01", 3)
     seed = int(digest(3, "purify")[:8], 16)
     long = purified_photos(cell, x, world)
-    monkeypatch.setattr("antipure_lib.benchmark.cells.gridpure_steps", lambda *_, **__: iter(()))  # not again
-    same, plain, short = (
-        purified_photos(cell._replace(purify=name), x, world)
-        for name in ("gridpure20", "gridpure", "gridpure10")
-    )
+    never = PURIFIERS["gridpure"]._replace(along=lambda *_, **__: iter(()))
+    monkeypatch.setitem(PURIFIERS, "gridpure", never)
+    names = ("gridpure20", "gridpure", "gridpure10")
+    same, plain, short = (purified_photos(cell._replace(purify=name), x, world) for name in names)
     assert torch.equal(long, same) and torch.equal(long, plain) and not torch.equal(short, long)
     assert torch.equal(long, gridpure(tiny_ddpm, x, rounds=2, iterations=10, seed=seed))
-    assert torch.equal(plain, gridpure(tiny_ddpm, x, seed=seed))
     assert torch.equal(short, gridpure(tiny_ddpm, x, iterations=10, seed=seed))
 
 
-def test_digest_tells_apart_what_differs():
+def test_methods_of_ones_own_need_an_entry_in_the_registries_and_nothing_else(tmp_path, monkeypatch, capsys):
+    seen = {}
+
+    def fade_steps(x, eta=16 / 255, steps=100, seed=0, *, set_a):
+        seen["set_a"] = set_a
+        yield PGDState(1, (x - eta).clamp(0, 1), {}, {})
+
+    def dim(x, iterations: int = 3, rounds: int = 1):
+        return [state.x for state in dim_steps(x, iterations, rounds)][-1]
+
+    def dim_steps(x, iterations=3, rounds=1):
+        for n in range(iterations * rounds):
+            seen["dim"] = seen.get("dim", 0) + 1
+            yield PurifyState(0, n, x * 0.99 ** (n + 1))
+
+    def nothing_steps(pipe, images, *, seed, dtype, steps=5, prior_images=None):
+        seen["prior"], seen["learned"] = prior_images, images
+        yield CustomizeState(1, torch.zeros(()), {}, pipe)
+
+    monkeypatch.setitem(PROTECTIONS, "fade", Protection(fade_steps))
+    monkeypatch.setitem(PURIFIERS, "dim", Purifier(dim, ("rounds", "iterations"), along=dim_steps))
+    monkeypatch.setitem(CUSTOMIZERS, "nothing", Customizer(nothing_steps))
+    monkeypatch.setattr(stages, "PRIOR", 2)
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--help"])
+    assert {"fade", "dim", "nothing"} <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    grid = "--protect fade --purify dim2x10 dim10 --customize nothing --identities p01".split()
+    table = ["--out", str(tmp_path / "t.csv"), "--cache", str(tmp_path / "c")]
+    assert main(["benchmark", *grid, *SETTINGS, *table]) == 0, capsys.readouterr().err
+    person = load_person("p01")
+    assert [row["purify"] for row in read_rows(tmp_path / "t.csv")] == ["dim2x10", "dim10"]
+    assert seen["dim"] == 2 * 20  # set B faded and as it was; ten iterations are kept on the way
+    assert torch.equal(seen["set_a"], person.set_a) and seen["prior"].shape == (2, 3, 64, 64)
+    wanted = (person.set_b - 16 / 255).clamp(0, 1) * 0.99**10
+    torch.testing.assert_close(seen["learned"], wanted, atol=1 / 255, rtol=0)
+
+
+def test_digest_tells_apart_what_differs(tiny_ddpm):
     x = torch.zeros(2, 3)
-    parts = [
-        (x,),
-        (x.T,),
-        (x.double(),),
-        (x.bfloat16(),),
-        (x.half(),),
-        (x + 1,),
-        ("a", "b"),
-        ("ab",),
-        ({"a": 1},),
-        ({"a": 1, "b": x},),
-        (1,),
-        ("1",),
-    ]
+    tensors = [(x,), (x.T,), (x.double(),), (x.bfloat16(),), (x.half(),), (x + 1,)]
+    parts = [*tensors, ("a", "b"), ("ab",), ({"a": 1},), ({"a": 1, "b": x},), (1,), ("1",)]
     assert len({digest(*p) for p in parts}) == len(parts)
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-
-
-def test_the_estimate_counts_what_cells_share_once(world, monkeypatch):
-    monkeypatch.setattr("antipure_lib.benchmark.estimate._seconds", lambda run: 1.0)
-    cells = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01", "p02"], [0, 1])
-    found = estimate(cells, world)
-    # 4 pairs of person and seed, 2 protections: 8 protected sets, 8 purified ones, 8 models; 1 s each
-    sampling = 1 / 4 * 2 * world.samples
-    judging = 1 / 4 * 2 * world.samples
-    assert found.seconds == pytest.approx(8 + 8 + 8 * (1 + sampling) + 8 * judging)
-    assert found.memory > 1e8
+    assert defaults(lambda x, a=1, *, b=2: 0) == {"0 a": "1", "0 b": "2"}
+    unet, before = copy.deepcopy(tiny_ddpm.unet), weights_digest(tiny_ddpm, ("unet",))
+    assert weights_digest(SimpleNamespace(unet=unet), ("unet",)) == before
+    unet.conv_in.weight.data.add_(1)
+    assert weights_digest(SimpleNamespace(unet=unet), ("unet",)) != before
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
-        (["--protect", "magic"], "unknown 'magic'; the known ones are none, random"),
+        (["--protect", "magic"], "protect: unknown 'magic'; the known ones are none, random"),
         (["--purify", "jpeg75x3"], "takes quality"),
         (["--identities", "p99"], "p01, p02"),
         (["--customize", "magic"], "dreambooth, lora"),
-        (["--workers", "0"], "--workers"),
-        (["--steps", "0"], "--steps must be at least 1"),
-        (["--samples", "0"], "--samples must be at least 1"),
-        (["--learning", "0"], "--learning must be at least 1"),
-        (["--seeds", "0", "-1"], "--seeds must be 0 … 2⁶³−1, got -1"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--samples", "0"], "samples must be at least 1"),
+        (["--learning", "0"], "learning must be at least 1"),
+        (["--seeds", "0", "-1"], "seed must be at least 0, got -1"),
+        (["--out", "/dev/null"], "/dev/null can't be written to; name another CSV file"),
         (["--out", "/dev/null/table.csv"], "/dev/null can't be written to; name another CSV file"),
         (["--out", "."], "can't be written to; name another CSV file"),
+        (["--cache", __file__], "can't be written to; name another folder"),
         (["--eta", "0.5"], "--eta must be 1"),
     ],
 )
-def test_bad_names_are_refused_at_once(words, message, tmp_path, capsys):
-    assert main(["benchmark", "--out", str(tmp_path / "t.csv"), *words, "--estimate", "no"]) == 1
+def test_bad_names_are_refused_at_once(options, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("antipure_lib.benchmark.run.load_ddpm", lambda *_: pytest.fail("loaded"))
+    assert main(["benchmark", "--out", str(tmp_path / "t.csv"), *options]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_another_budget_wants_another_file(tmp_path):
-    row = dict.fromkeys(COLUMNS) | dict(
-        Cell("none", "none", "lora", "p01", 0)._asdict(), eta=8 / 255, steps=2
-    )
-    append_row(tmp_path / "t.csv", row)
-    models = dict(ddpm="nano", pipe="nano", cache=tmp_path, **SMALL)
-    with pytest.raises(ValueError, match="eta=0.0313725, not 0.0627451"):
-        list(benchmark([], tmp_path / "t.csv", models))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": 1}',
+        b'{"a": 1}\n{"b": 2}\n',
+        b"a,b\n1,2\n",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        b"\n",
+        HEADER[:12].encode(),  # a new table is written whole, so this isn't one that was cut off
+        f"{HEADER},mine\n".encode(),
+        HEADER.replace(",", ";").encode() + b"\n",  # as some spreadsheets write it
+        f"{HEADER}\n".encode("utf-16"),
+    ],
+)
+def test_another_kind_of_file_is_refused_and_stays(content, tmp_path, capsys):
+    out = tmp_path / "config.json"
+    out.write_bytes(content)
+    assert main(words(out, tmp_path / "c")) == 1
+    assert f"{out} isn't a table of this benchmark" in capsys.readouterr().err
+    assert out.read_bytes() == content and not list(tmp_path.glob(".*"))
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_no_bytes_are_taken_for_a_table(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=path.name):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("spoil", ["x,y", "1", "\udcff\0", HEADER])
+def test_a_broken_row_is_named_and_nothing_is_lost(spoil, tmp_path, row, capsys):
+    out = tmp_path / "t.csv"
+    write_rows(out, [row])
+    content = out.read_bytes() + spoil.encode(errors="surrogateescape") + b"\n"
+    out.write_bytes(content)
+    assert main(words(out, tmp_path / "c")) == 1
+    assert f"{out}, line 3 is broken" in capsys.readouterr().err
+    assert out.read_bytes() == content
+
+
+def test_rows_survive_the_file_and_a_spreadsheet(tmp_path, row):
+    path = tmp_path / "t.csv"
+    append_row(path, row | {"ism": float("nan")})
+    append_row(path, row | {"identity": 'a "b", c'})
+    found, second = read_rows(path)
+    assert found["ism"] != found["ism"] and found["seed"] == 3 and found["fdfr"] == pytest.approx(0.123457)
+    assert second["identity"] == 'a "b", c' and list(csv.DictReader(path.open()))[1]["identity"] == 'a "b", c'
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert str(read_rows(path)) == str([found, second])
+    with pytest.raises(KeyError):
+        append_row(path, {"protect": "none"})
 
 
 def test_other_models_or_options_want_another_file(tmp_path, world):
-    cell = Cell("random", "jpeg75", "lora", "p02", 0)
-    models = dict(ddpm="nano", pipe="nano", cache=world.cache, **SMALL)
-    (row,) = benchmark([cell, cell], tmp_path / "t.csv", models)
-    for other, more in (
-        (cell._replace(identity="p03"), {"options": {"random": {"step_size": 0.1}}}),
-        (cell._replace(protect="none"), {"samples": 3}),
+    out, cell = tmp_path / "t.csv", Cell("random", "jpeg75", "lora", "p02", 0)
+    (row,) = benchmark([cell, cell], out, world)
+    strange = "other models, arguments or threads.* random, jpeg75, lora"
+    for other, changed, message in (
+        (cell._replace(identity="p03"), {"options": {"random": {"step_size": 0.1}}}, strange),
+        (cell._replace(protect="none"), {"samples": 3}, strange),
+        (cell._replace(protect="none"), {"weights": world.weights | {"pipe": "another"}}, strange),
+        (cell, {"samples": 3}, strange),  # nothing is missing, but the table is one of other settings
+        (cell, {"eta": 8 / 255}, "eta=0.0627451, not 0.0313725"),
+        (cell, {"steps": 3}, "steps=2, not 3"),
     ):
-        with pytest.raises(ValueError, match="other models, arguments or threads"):
-            list(benchmark([other], tmp_path / "t.csv", models | more))
-    # Also where nothing is missing: a finished table isn't taken for one of other settings.
-    with pytest.raises(ValueError, match="such as those of 'random'"):
-        list(benchmark([cell], tmp_path / "t.csv", models | {"samples": 3}))
-    (kept,) = read_rows(tmp_path / "t.csv")
-    assert kept["cell"] == row["cell"] and kept["setup"] == row["setup"]
+        with pytest.raises(ValueError, match=message):
+            list(benchmark([other], out, world._replace(**changed)))
+    (kept_row,) = read_rows(out)
+    assert kept_row["cell"] == row["cell"] and kept_row["setup"] == row["setup"]
+    write_rows(out, [row | {"setup": "6f586998-f664c9ea"}])  # of an older version
+    with pytest.raises(ValueError, match="other models"):
+        list(benchmark([cell], out, world))
 
 
-@pytest.mark.parametrize("cut", ["protect,puri", ",".join(COLUMNS) + "\nrandom,none,lo"])
-def test_a_crash_in_the_first_row_leaves_a_table_to_go_on_with(cut, tmp_path, world):
-    (tmp_path / "t.csv").write_text(cut)
-    models = dict(ddpm="nano", pipe="nano", cache=world.cache, **SMALL)
-    list(benchmark([Cell("random", "jpeg75", "lora", "p02", 0)], tmp_path / "t.csv", models))
-    assert len(read_rows(tmp_path / "t.csv")) == 1
+@pytest.mark.parametrize("content", ["", HEADER, f"{HEADER}\nrandom,none,lo"])
+def test_a_crash_in_the_first_row_leaves_a_table_to_go_on_with(content, tmp_path, world):
+    (tmp_path / "t.csv").write_text(content)
+    cells = [Cell("random", "jpeg75", "lora", "p02", seed) for seed in (0, 1)]
+    states = benchmark(cells, tmp_path / "t.csv", world)
+    next(states)
+    states.close()  # stopped early: what is finished stays
+    assert [row["seed"] for row in read_rows(tmp_path / "t.csv")] == [0]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", None])
-def test_broken_pictures_are_made_again(content, tmp_path, world):
-    cell, x = Cell("none", "jpeg50", "lora", "p03", 0), load_faces("p03", "B")
-    fresh = world._replace(cache=tmp_path)
-    whole = purified_photos(cell, x, fresh)
-    (file,) = tmp_path.glob("purify-*.npz")
-    file.write_bytes(file.read_bytes()[:-40] if content is None else content)
-    assert torch.equal(purified_photos(cell, x, fresh), whole)
+@given(place=st.integers(0, 10**6), bits=st.integers(1, 255))
+def test_broken_pictures_are_made_again(place, bits, tmp_path_factory):
+    folder, x = tmp_path_factory.mktemp("cache"), torch.arange(96).view(2, 3, 4, 4) / 255
+    whole, key = kept(folder, ("purify", 1), lambda: x)
+    (file,) = folder.glob("purify-*.npz")
+    content = bytearray(file.read_bytes())
+    content[place % len(content)] ^= bits
+    for broken in (content, content[: place % len(content)], b"PK", b""):
+        file.write_bytes(broken)
+        again, same = kept(folder, ("purify", 1), lambda: x)
+        assert torch.equal(again, whole) and torch.equal(whole, x) and same == key
 
 
 def test_no_stage_shares_its_noise_with_another(world, monkeypatch):
@@ -245,36 +304,10 @@ def test_no_stage_shares_its_noise_with_another(world, monkeypatch):
         purify=lambda name, x, **_: 0.9 * x,
     )
     for name, stand_in in stand_ins.items():
-        monkeypatch.setattr(
-            f"antipure_lib.benchmark.cells.{name}", noted(getattr(benchmark_stages, name), stand_in)
-        )
-    learn = noted(benchmark_stages.dreambooth, lambda pipe, *_, **__: pipe)
-    monkeypatch.setitem(benchmark_stages.CUSTOMIZERS, "dreambooth", learn)
+        monkeypatch.setattr(stages, name, noted(getattr(stages, name), stand_in))
+    record = CUSTOMIZERS["dreambooth"]
+    steps = noted(record.steps, lambda pipe, *_, **__: [CustomizeState(1, torch.zeros(()), {}, pipe)])
+    monkeypatch.setitem(CUSTOMIZERS, "dreambooth", record._replace(steps=steps))
     run_cell(Cell("random", "diffpure1", "dreambooth", "p04", 5), world)
     # protect, purify (x + δ and x: the same noise), prior, learn, two prompts
     assert len(seeds) == 7 and len(set(seeds)) == 6
-
-
-def test_a_digest_follows_the_weights_and_defaults_follow_the_function(tiny_ddpm):
-    ddpm = copy.copy(tiny_ddpm)
-    ddpm.unet = copy.deepcopy(tiny_ddpm.unet)
-    before = weights_digest(ddpm, ("unet",))
-    assert before == weights_digest(tiny_ddpm, ("unet",)) == weights_digest(ddpm, ("unet",))
-    with torch.no_grad():
-        ddpm.unet.conv_in.weight.add_(1)
-    assert weights_digest(ddpm, ("unet",)) != before
-    assert defaults(lambda x, a=1, *, b=2: 0) == {"0 a": "1", "0 b": "2"}
-
-
-def test_rows_survive_the_file_and_strange_files_are_refused(tmp_path):
-    row = dict.fromkeys(COLUMNS, 0.1234567) | dict(
-        Cell("none", "none", "lora", "p01", 3)._asdict(), steps=7, cell="x"
-    )
-    append_row(tmp_path / "t.csv", row | {"ism": float("nan")})
-    (found,) = read_rows(tmp_path / "t.csv")
-    assert found["ism"] != found["ism"] and found["seed"] == 3 and found["fdfr"] == pytest.approx(0.123457)
-    with pytest.raises(ValueError, match="unknown columns"):
-        append_row(tmp_path / "t.csv", row | {"magic": 1})
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="columns"):
-        read_rows(tmp_path / "other.csv")

@@ -24,23 +24,13 @@ def test_interval_leaves_nan_out_and_says_when_it_knows_nothing():
     one = bootstrap_interval([5.0, np.nan])
     assert one.mean == 5 and one.n == 1 and np.isnan(one.low) and np.isnan(one.high)
     assert np.isnan(bootstrap_interval([]).mean)
-    with pytest.raises(ValueError, match="confidence"):
-        bootstrap_interval([1, 2], confidence=95)
-
-
-def test_a_wider_confidence_gives_a_wider_interval():
-    values = np.random.default_rng(1).normal(size=8)
-    narrow, wide = bootstrap_interval(values, 0.8), bootstrap_interval(values, 0.99)
-    assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
 
 
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=7))
 def test_paired_test_counts_the_sign_flips_that_are_as_extreme(differences):
     a = {str(k): float(value) for k, value in enumerate(differences)}
     b = dict.fromkeys(a, 0.0)
-    flipped = np.array(
-        [np.mean(np.multiply(signs, differences)) for signs in product([1, -1], repeat=len(a))]
-    )
+    flipped = np.array([np.dot(signs, differences) / len(a) for signs in product([1, -1], repeat=len(a))])
     at_least = (np.abs(flipped) >= abs(np.mean(differences)) - 1e-9).mean()
     assert paired_test(a, b) == pytest.approx(at_least, abs=1e-9)
 

@@ -6,7 +6,6 @@ import matplotlib
 import numpy as np
 import pytest
 
-import antipure_lib
 from antipure_lib.benchmark import figures
 from antipure_lib.benchmark.intervals import Interval, bootstrap_interval, holm, paired_test
 from antipure_lib.benchmark.tables import (
@@ -18,7 +17,6 @@ from antipure_lib.benchmark.tables import (
     select,
     write_interval,
 )
-from antipure_lib.purifiers.registry import purify
 
 matplotlib.use("Agg")
 PEOPLE = [f"p{k:02}" for k in range(1, 9)]
@@ -30,15 +28,13 @@ SHOWN = ["clean photos", "random", "antipure"]
 def rows():
     generator = np.random.default_rng(0)
     made = []
-    for protect, purify_with, identity, seed in itertools.product(
-        EFFECT, ["gridpure10", "gridpure40"], PEOPLE, [0, 1]
-    ):
-        ism = 0.9 + EFFECT[protect] * (2 if purify_with == "gridpure40" else 1) + generator.normal(0, 0.01)
+    cells = itertools.product(EFFECT, {"gridpure10": 1, "gridpure40": 2}.items(), PEOPLE, [0, 1])
+    for protect, (purify, strength), identity, seed in cells:
+        ism = 0.9 + EFFECT[protect] * strength + generator.normal(0, 0.01)
         lpips = np.nan if protect == "none" else 0.1 * (protect == "random") + 0.05
-        known = dict(protect=protect, purify=purify_with, customize="lora", identity=identity, seed=seed)
-        made.append(
-            known | dict(ism=ism, lpips=lpips, distance=1 - ism, fdfr=0.0, frechet=15.0, brisque=np.nan)
-        )
+        known = dict(protect=protect, purify=purify, customize="lora", identity=identity, seed=seed)
+        others = dict(distance=1 - ism, fdfr=0.0, frechet=15.0, brisque=np.nan)
+        made.append(known | dict(ism=ism, lpips=lpips) | others)
     return made
 
 
@@ -50,23 +46,17 @@ def test_select_takes_values_and_lists(rows):
 def test_a_person_counts_once_however_many_seeds(rows):
     own = select(rows, protect="antipure", purify="gridpure10")
     means = by_person(own, "ism")
-    assert list(means) == PEOPLE
     two = [row["ism"] for row in own if row["identity"] == "p03"]
-    assert means["p03"] == pytest.approx(sum(two) / 2)
-    assert interval_of(own, "ism") == bootstrap_interval(list(means.values()))
-    assert interval_of(own, "ism").n == len(PEOPLE)
+    assert list(means) == PEOPLE and means["p03"] == pytest.approx(sum(two) / 2)
+    assert interval_of(own, "ism") == bootstrap_interval(list(means.values())) and len(means) == len(PEOPLE)
     assert np.isnan(by_person(select(rows, protect="none"), "lpips")["p01"])
 
 
 def test_comparable_rows_are_of_people_and_seeds_that_all_methods_have(rows):
     assert comparable(rows) == rows and comparable([]) == []
-    some = [
-        row
-        for row in rows
-        if row["purify"] == "gridpure40"
-        and not (row["protect"] == "antipure" and row["identity"] > "p05")
-        and not (row["protect"] == "random" and (row["identity"], row["seed"]) == ("p02", 1))
-    ]
+    gone = [row for row in select(rows, protect="antipure") if row["identity"] > "p05"]
+    gone += select(rows, protect="random", identity="p02", seed=1)
+    some = [row for row in select(rows, purify="gridpure40") if row not in gone]
     units = [(person, seed) for person in PEOPLE[:5] for seed in (0, 1)]
     units.remove(("p02", 1))
     found = comparable(some)
@@ -76,27 +66,18 @@ def test_comparable_rows_are_of_people_and_seeds_that_all_methods_have(rows):
 
 def test_the_first_person_of_a_method_costs_the_others_nothing(rows):
     one = [row for row in rows if row["protect"] != "antipure" or row["identity"] == "p01"]
-    assert {row["protect"] for row in comparable(one)} == {"none", "random"}
-    assert len(comparable(one)) == len(rows) * 2 / 3
+    assert comparable(one) == select(rows, protect=["none", "random"])
     alone = select(one, identity="p01")
     assert comparable(alone) == alone
+    two = [row for row in select(rows, identity=PEOPLE[:2]) if "p01" == row["identity"] or row in one]
+    assert comparable(two) == select(rows, identity=PEOPLE[:2], protect=["none", "random"])
 
 
 @pytest.mark.parametrize("few, kept", [(3, 8), (4, 4)])
 def test_a_method_counts_once_half_as_many_people_have_it(rows, few, kept):
     some = [row for row in rows if row["protect"] != "antipure" or row["identity"] in PEOPLE[:few]]
-    found = comparable(some)
-    assert {row["identity"] for row in found} == set(PEOPLE[:kept])
-    assert {row["protect"] for row in found} == (set(EFFECT) if kept == few else {"none", "random"})
-
-
-def test_one_person_is_too_few_where_others_have_two(rows):
-    some = [
-        row
-        for row in select(rows, identity=PEOPLE[:2])
-        if row["identity"] == "p01" or row["protect"] == "none"
-    ]
-    assert {row["protect"] for row in comparable(some)} == {"none"}
+    methods = list(EFFECT) if kept == few else ["none", "random"]
+    assert comparable(some) == select(rows, identity=PEOPLE[:kept], protect=methods)
 
 
 def test_comparison_is_holms_of_the_paired_tests(rows):
@@ -118,21 +99,16 @@ def test_result_table_has_a_line_a_protection(rows):
 
 def test_a_person_without_a_face_is_not_counted(rows):
     some = select(rows, purify="gridpure40")
-    blank = [
-        row | {"ism": np.nan} if row["identity"] == "p01" and row["protect"] == "none" else row
-        for row in some
-    ]
+    faceless = select(some, identity="p01", protect="none")
+    blank = [row | {"ism": np.nan} if row in faceless else row for row in some]
     assert [line["people"] for line in result_table(blank)] == [str(len(PEOPLE) - 1)] + [str(len(PEOPLE))] * 2
 
 
 def test_iterations_figure_shows_the_means_and_intervals(rows):
-    axis = figures.show_iterations(rows, "ism").axes[0]
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["gridpure10", "gridpure40"]
-    line = axis.containers[2].lines[0]
-    wanted = [
-        interval_of(select(rows, protect="antipure", purify=p), "ism") for p in ("gridpure10", "gridpure40")
-    ]
-    np.testing.assert_allclose(line.get_ydata(), [i.mean for i in wanted])
+    axis, names = figures.show_iterations(rows, "ism").axes[0], ["gridpure10", "gridpure40"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == names
+    wanted = [interval_of(select(rows, protect="antipure", purify=name), "ism") for name in names]
+    np.testing.assert_allclose(axis.containers[2].lines[0].get_ydata(), [i.mean for i in wanted])
     low, high = axis.containers[2].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((wanted[0].low, wanted[0].high))
     assert "↓" in axis.get_ylabel()
@@ -168,7 +144,3 @@ def test_heat_map_is_darker_where_the_protector_wins(rows):
 def test_a_protection_looks_the_same_in_every_figure(rows):
     names = list(EFFECT)
     assert len({(s["color"], s["marker"]) for s in (figures.style(names, n) for n in names)}) == len(names)
-
-
-def test_the_package_offers_the_function_and_not_its_module():
-    assert antipure_lib.purify is purify

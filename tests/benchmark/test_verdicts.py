@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from antipure_lib.benchmark import verdicts as v
 from antipure_lib.benchmark.intervals import holm, paired_test
+from antipure_lib.benchmark.tables import select
 
 PEOPLE = [f"p{k:02}" for k in range(1, 9)]
 PURIFIERS = ["none", "gridpure10", "gridpure2x20", "jpeg75", "diffpure100", "waifu2x"]
@@ -96,18 +97,14 @@ def test_only_seeds_that_all_cells_share_count():
     # One side's second seed alone changes nothing.
     half = [row for row in rows if row["seed"] == 0 or row["protect"] == "antipure"]
     assert v.gains(half, contrast) == first
-    mean = {name: [] for name in PEOPLE}
-    for seed in (0, 1):
-        for name, value in v.gains([row for row in rows if row["seed"] == seed], contrast).items():
-            mean[name].append(value)
-    assert both == pytest.approx({name: np.mean(values) for name, values in mean.items()})
+    each = [v.gains([row for row in rows if row["seed"] == seed], contrast) for seed in (0, 1)]
+    assert both == pytest.approx({name: np.mean([own[name] for own in each]) for name in PEOPLE})
 
 
 def test_a_person_without_a_face_is_left_out():
     rows = made(as_the_paper_says)
-    for row in rows:
-        if row["identity"] == "p03" and row["protect"] == "antipure":
-            row["ism"] = np.nan
+    for row in select(rows, identity="p03", protect="antipure"):
+        row["ism"] = np.nan
     assert list(v.gains(rows, v.better("antipure", "none"))) == [name for name in PEOPLE if name != "p03"]
 
 
@@ -117,8 +114,6 @@ def test_findings_are_the_sign_flip_tests_with_holms_correction():
     alone = [paired_test(v.gains(rows, c), dict.fromkeys(PEOPLE, 0.0)) for c in claim]
     corrected = holm(dict(enumerate(alone)))
     assert [f.p for f in v.findings(rows, claim)] == list(corrected.values())
-    with pytest.raises(ValueError, match="alpha"):
-        v.findings(rows, claim, alpha=5)
 
 
 def test_a_figure_that_is_to_be_large_counts_the_other_way_round():
@@ -143,9 +138,7 @@ def test_the_rule(states):
 
 def test_the_claims_can_be_made_for_another_protection():
     ours, papers = v.claims(), v.claims(ours="antipure-paper")
+    renamed = {"antipure": "antipure-paper"}
     for name, claim in ours.items():
-        renamed = [
-            [(w, "antipure-paper" if p == "antipure" else p, *rest) for w, p, *rest in contrast.cells]
-            for contrast in claim
-        ]
-        assert [list(map(tuple, contrast.cells)) for contrast in papers[name]] == renamed
+        for one, other in zip(claim, papers[name], strict=True):
+            assert list(other.cells) == [(w, renamed.get(p, p), *rest) for w, p, *rest in one.cells]

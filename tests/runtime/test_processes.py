@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from antipure_lib.photos.pictures import save_image
-from antipure_lib.runtime.processes import Processes
+from antipure_lib.runtime.devices import pick_device
+from antipure_lib.runtime.processes import processes
 
 # On a machine without a GPU --multi_gpu starts processes that find each other on the CPU; --cpu starts one.
 LAUNCH = (
@@ -18,9 +19,9 @@ LAUNCH = (
 
 
 def run(*words, launcher=(), module=("-m", "antipure_lib")):
-    """One command in a Python of its own, without GPUs."""
+    """One command in a Python of its own, without GPUs, with as many threads as the launcher gives each."""
     command = [*launcher, *module, *map(str, words)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=600, env=environment
     )
@@ -30,12 +31,11 @@ def files(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_shares_are_all_of_the_work_and_no_two_have_the_same():
-    items = list(range(7))
-    shares = [Processes(index, 3).share(items) for index in range(3)]
-    assert sorted(sum(shares, [])) == items
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert Processes().share(items) == items and Processes().total(3) == 3
+def test_one_process_alone_has_all_of_the_work():
+    with processes() as group:
+        assert list(range(7))[group.process_index :: group.num_processes] == list(range(7))
+        assert group.is_main_process and group.device == pick_device()
+        group.wait_for_everyone()
 
 
 @pytest.fixture
@@ -65,11 +65,12 @@ def test_no_thread_of_the_group_outlives_it(ending, tmp_path):
     script.write_text(
         "from contextlib import suppress\n"
         "from pathlib import Path\n"
+        "from accelerate.utils import gather_object\n"
         "from antipure_lib.runtime.processes import processes\n"
         "def threads(): return [p.joinpath('comm').read_text() for p in Path('/proc/self/task').iterdir()]\n"
         "with suppress(OSError), processes() as group:\n"
         "    import diffusers.models.unets\n"
-        "    assert group.total(1) == 2\n"
+        "    assert sum(gather_object([1])) == group.num_processes == 2\n"
         f"    there = threads(){ending}\n"
         "assert len(threads()) < len(there), (there, threads())\n"
         "assert not any('gloo' in name for name in threads()), threads()\n"  # torch 2.6 gives them no names
@@ -94,7 +95,7 @@ def test_a_bad_photo_costs_no_process_its_others(photos, tiny_folder, tmp_path):
 
 def test_two_processes_fill_the_benchmarks_table_as_one_does(tmp_path):
     grid = "--protect none random --purify jpeg75 --customize lora --identities p01".split()
-    settings = "--steps 2 --samples 2 --learning 2 --estimate no".split()
+    settings = "--steps 2 --samples 2 --learning 2".split()
     for name, launcher in (("one", ()), ("two", LAUNCH)):
         out = ["--out", tmp_path / f"{name}.csv", "--cache", tmp_path / name]
         done = run("benchmark", *grid, *settings, *out, launcher=launcher)

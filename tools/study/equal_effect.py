@@ -18,15 +18,16 @@ from pathlib import Path
 
 from antipure_lib import quantise_within
 from antipure_lib.protections.registry import protect_steps
+from tools.study.lines import append, read
 from tools.study.sweep import OUT as SWEEP
-from tools.study.sweep import append, effect, make_world, read
+from tools.study.sweep import arguments, effect, make_world
 
 OUT = SWEEP.with_name("equal_effect.jsonl")
 ETA = 16 / 255
 AVERAGED = dict(noise_samples=4)
 GOALS = (("R", ("the paper's recipe", 100)), ("L", ("momentum", 100)))
 RUNS = {
-    "random signs": ("random", {}, 16, (1,)),
+    "random signs": ("random", {}, None, (1,)),
     "the paper's recipe": ("antipure-paper", {}, 1, (25, 50, 100)),
     "signs": ("antipure", dict(momentum=0.0), 1, (5, 10, 20, 40)),
     "signs, 4/255": ("antipure", dict(momentum=0.0), 4, (3, 5, 10, 20)),
@@ -60,7 +61,8 @@ def stops(
 ) -> Iterator[tuple]:
     """(steps, seconds of ascent, protected photos) of one run at each of its counts."""
     sizes = halving(ETA, counts[-1]) if size is None else size / 255
-    options = options | dict(eta=ETA, steps=counts[-1], step_size=sizes)
+    options = options | dict(eta=ETA, steps=counts[-1])
+    options |= dict(step_size=sizes) if "step_size" in arguments(protection) else {}
     states = protect_steps(protection, world["x"], ddpm=world["ddpm"], **options)
     spent, began = 0.0, time.process_time()
     for state in states:
@@ -71,8 +73,8 @@ def stops(
 
 
 def run(out: Path) -> None:
-    """Measure the runs that `out` doesn't hold yet, a line a stop."""
-    done = {row["run"] for row in read(out) if row["steps"] == RUNS[row["run"]][-1][-1]}
+    """Measure the runs that `out` doesn't hold yet, one line per stop."""
+    done = {row["run"] for row in read(out, "run") if row["steps"] == RUNS[row["run"]][-1][-1]}
     world = make_world()
     for name in [name for name in RUNS if name not in done]:
         for steps, seconds, protected in stops(*RUNS[name], world):
@@ -83,7 +85,7 @@ def run(out: Path) -> None:
 
 def table(path: Path) -> None:
     """Every look, the soonest first, with what it has reached by then."""
-    rows = list({(row["run"], row["steps"]): row for row in read(path)}.values())
+    rows = list({(row["run"], row["steps"]): row for row in read(path, "run")}.values())
     goals = {mark: next(row for row in rows if (row["run"], row["steps"]) == goal) for mark, goal in GOALS}
     for mark, goal in goals.items():
         print(f"{mark} = reaches {goal['run']}, {goal['steps']} steps")

@@ -4,40 +4,47 @@
     python -m tools.study.run --hours 2       # stops after the cell in which two hours are over; resumable
     python -m tools.study.run --list          # how much of each part is there
 
-To repeat parts of it, with another seed or on another machine, give them a table of their own:
+Several processes share the cells; each has its part of the cores, here one of two:
 
-    python -m tools.study.run --parts main rivals --seeds 1 --workers 16 --out data/results/study_gpu.csv
+    OMP_NUM_THREADS=1 accelerate launch --multi_gpu --num_processes 2 -m tools.study.run
 
-Its parts stand in antipure_lib/study.py. In each, a whole person is finished before the next begins.
+All rows need one number of threads: it decides the last bits, and training enlarges them.
+Without --multi_gpu accelerate starts one process alone if there is no GPU. To repeat parts of the study, with
+another seed or on another machine, give them a table of their own:
+
+    python -m tools.study.run --parts main rivals --seeds 1 --out data/results/study_gpu.csv
+
+The list of parts is in antipure_lib/benchmark/study.py. Each part finishes one whole person after the other.
 """
 
 import argparse
 import time
+from contextlib import closing
 from pathlib import Path
 
-from antipure_lib.benchmark.cells import Cell
-from antipure_lib.benchmark.run import benchmark, finished_rows
+from antipure_lib.benchmark.rows import Cell
+from antipure_lib.benchmark.run import benchmark, finished_rows, make_world
 from antipure_lib.benchmark.study import PARTS, PEOPLE, SETTINGS, all_cells, coverage
 from antipure_lib.models.embedded import identities
+from antipure_lib.runtime.processes import processes
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/study.csv"
 CACHE = Path("build/study")
 
 
-def run(out: Path, cache: Path, cells: list[Cell], hours: float, workers: int) -> None:
+def run(out: Path, cache: Path, cells: list[Cell], hours: float) -> None:
     """Run what is missing until it is done, or until the time is over."""
-    models = dict(ddpm="nano", pipe="nano", cache=cache) | SETTINGS
-    began = time.time()
-    for row in benchmark(cells, out, models, workers):
-        spent = (time.time() - began) / 3600
-        print(
-            f"{spent:.2f} h",
-            *(row[name] for name in Cell._fields),
-            f"distance {row['distance']:.3f}",
-            flush=True,
-        )
-        if spent > hours:
-            return
+    with processes() as group:
+        finished_rows(out)  # another kind of file is refused before the models are loaded
+        world = make_world("nano", "nano", cache, group.device, **SETTINGS)
+        began = time.time()
+        with closing(benchmark(cells, out, world)) as rows:
+            for row in rows:
+                spent = (time.time() - began) / 3600
+                named = (row[name] for name in Cell._fields)
+                print(f"{spent:.2f} h", *named, f"distance {row['distance']:.3f}", flush=True)
+                if spent > hours:
+                    break
 
 
 def report(out: Path, people: list[str], parts: list[str], seeds: list[int] | None) -> None:
@@ -56,11 +63,10 @@ if __name__ == "__main__":
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART")
     parser.add_argument("--seeds", nargs="+", type=int, help="in place of the parts' own")
     parser.add_argument("--hours", type=float, default=float("inf"))
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
     if given.list:
         report(given.out, given.people, given.parts, given.seeds)
     else:
         cells = all_cells(given.people, given.parts, given.seeds)
-        run(given.out, given.cache, cells, given.hours, given.workers)
+        run(given.out, given.cache, cells, given.hours)

@@ -3,28 +3,28 @@
     python -m tools.study.sweep run             # data/results/sweep.jsonl, resumable; hours on two cores
     python -m tools.study.sweep table           # what was found, best first
 
-Every protection gets the same number of settings and of model calls: the step rules (momentum 0 or 0.9; every
-step with one draw of noise, or a quarter of the steps, four times as long, with four), then, with the better
-rule, three values of what is its own. What counts is what a latent model sees of
-the perturbation after purification: the distance of the latents of Pure(x+δ) and Pure(x), in units of the
-latents' spread. Pixels and the judge's view are recorded too. The tuning people have seeds from 8500.
+Every protection gets the same number of settings and of model calls. First come four step rules: momentum 0
+or 0.9, with one draw of noise per step or with four. Four draws have a quarter of the steps, which are four
+times as long. Then, with the best rule, three values of the protection's own arguments. The best setting is
+the one of which a latent model sees most after purification: the distance of the latents of Pure(x+δ) and
+Pure(x), in units of the latents' spread. The rows also hold what pixels and the judge say. The tuning people
+have seeds from 8500.
 """
 
 import argparse
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 
 import torch
 
-from antipure_lib import Judge, gridpure, load_ddpm, load_stable_diffusion
+from antipure_lib import Judge, dreambooth, gridpure, load_ddpm, load_stable_diffusion
 from antipure_lib.customization.latent_diffusion import latents
-from antipure_lib.protections import anti_dreambooth
-from antipure_lib.protections.registry import protect
-from antipure_lib.runtime.digests import digest
+from antipure_lib.protections.registry import PROTECTIONS, protect
 from tools.faces.render import photos_of
+from tools.study.lines import append, read
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/sweep.jsonl"
 PEOPLE, PHOTOS = (8500, 8501, 8502), 1
@@ -44,28 +44,42 @@ OWN = {
     "antipure": [dict(balance="sum"), dict(t_err=900), dict(weights=(0.1, 0.5, 0.5))],
     "end-to-end": [dict(iterations=4), dict(stride=2), dict(step_size=2 / 255)],
 }
-WITHOUT_NOISE = ("photoguard", "simac", "random")  # they have no argument noise_samples
+
+
+def arguments(name: str) -> Mapping[str, Parameter]:
+    """The arguments that a protection names."""
+    return signature(PROTECTIONS[name].steps).parameters
 
 
 def rules(name: str) -> list[dict]:
-    """The step rules of a protection; where there is no noise to average, step sizes take its place."""
-    if name in WITHOUT_NOISE:
+    """The step rules of a protection. If it has no noise to average, step sizes take its place."""
+    if "noise_samples" not in arguments(name):
         return [dict(momentum=m, step_size=s / 255) for m in (0.0, 0.9) for s in (1, 1.5)]
     return RULES
 
 
 def measure(name: str, options: dict, world: dict, eta: float, steps: int) -> dict:
     """Figures of one setting, means over the tuning photos."""
-    x = world["x"]
     began = time.time()
     models = dict(ddpm=world["ddpm"], pipe=world["pipe"])
-    own = zip(x.split(PHOTOS), world["set_a"], strict=True)
     steps = steps // options.get("noise_samples", 1)
-    protected = torch.cat(
-        [protect(name, b, set_a=a, eta=eta, steps=steps, seed=0, **models, **options) for b, a in own]
-    )
+    protected = []
+    for person, (x, set_a) in enumerate(zip(world["x"].split(PHOTOS), world["set_a"], strict=True)):
+        given = models | dict(set_a=set_a, eta=eta, steps=steps, seed=0) | options
+        if "surrogate" in arguments(name):
+            default = arguments(name)["surrogate_steps"].default
+            given["surrogate"] = surrogate(world, person, options.get("surrogate_steps", default))
+        protected.append(protect(name, x, **given))
     seconds = time.time() - began
-    return effect(protected, world) | dict(seconds=seconds)
+    return effect(torch.cat(protected), world) | dict(seconds=seconds)
+
+
+def surrogate(world: dict, person: int, steps: int):
+    """DreamBooth of a tuning person's set A, trained once: most settings differ in the attack alone."""
+    known = world.setdefault("surrogates", {})
+    if (person, steps) not in known:
+        known[person, steps] = dreambooth(world["pipe"], world["set_a"][person], steps=steps, seed=0)
+    return known[person, steps]
 
 
 def effect(protected: torch.Tensor, world: dict) -> dict:
@@ -74,10 +88,8 @@ def effect(protected: torch.Tensor, world: dict) -> dict:
     purified = gridpure(world["ddpm"], protected, iterations=ITERATIONS)
     faces, clean = judge.embed(purified), judge.embed(world["purified"])
     z, z_clean = latents(pipe, purified, 8)[0], latents(pipe, world["purified"], 8)[0]
-    delta, left = (
-        (protected - x).flatten(1).norm(dim=1),
-        (purified - world["purified"]).flatten(1).norm(dim=1),
-    )
+    pairs = ((protected, x), (purified, world["purified"]))
+    delta, left = ((a - b).flatten(1).norm(dim=1) for a, b in pairs)
     return dict(
         latent_after=float((z - z_clean).square().mean().sqrt() / z_clean.std()),
         psnr_in=float(judge.psnr(x, protected).mean()),
@@ -98,26 +110,9 @@ def make_world() -> dict:
     return world | dict(purified=gridpure(ddpm, x, iterations=ITERATIONS))
 
 
-def trained_once(learn: Callable) -> Callable:
-    """`dreambooth`, which gives equal arguments the model of the first call: same seed, same bits.
-
-    FSMG's settings differ in the attack, and its surrogate takes ten times as long to train.
-    """
-    models = {}
-
-    def learned(pipe, images, **options):
-        key = digest(images, {name: repr(value) for name, value in options.items()})
-        if key not in models:
-            models[key] = learn(pipe, images, **options)
-        return models[key]
-
-    return learned
-
-
 def run(out: Path, names: list[str], eta: float, steps: int) -> None:
-    """Measure what `out` doesn't hold yet, a line a setting."""
-    anti_dreambooth.dreambooth = trained_once(anti_dreambooth.dreambooth)
-    done = {(row["protection"], json.dumps(row["options"])): row for row in read(out)}
+    """Measure what `out` doesn't hold yet, one line per setting."""
+    done = {(row["protection"], json.dumps(row["options"])): row for row in read(out, "protection")}
     world = make_world()
 
     def figures(name: str, options: dict) -> dict:
@@ -136,34 +131,15 @@ def run(out: Path, names: list[str], eta: float, steps: int) -> None:
             figures(name, best | own)
 
 
-def read(path: Path) -> list[dict]:
-    """The rows so far; a last line cut off by a crash is dropped from the file."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def append(path: Path, row: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def table(path: Path) -> None:
     """Every protection's settings, best first."""
     columns = ("latent_after", "identity_after", "psnr_after", "psnr_in", "lpips_in", "survival")
-    rows = sorted(read(path), key=lambda row: (row["protection"], -row["latent_after"]))
+    rows = sorted(read(path, "protection"), key=lambda row: (row["protection"], -row["latent_after"]))
     print_rows(rows, ("protection",), columns)
 
 
 def print_rows(rows: list[dict], names: Sequence[str], columns: Sequence[str]) -> None:
-    """A line a row: what names it, its figures, its options."""
+    """One line per row: what names it, its figures, its options."""
     print(*(f"{name:12}" for name in names), *(f"{name:>14}" for name in columns), " options")
     for row in rows:
         named = (f"{row[name]!s:12}" for name in names)
