@@ -68,15 +68,15 @@ study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS=
 # Each step goes on where it stopped and is quick once it is done. VGG16's features serve as a loss alone.
 models: $(READY) ## train the small models anew, in hours on two cores: into runs/, at the end into data/models
 	$(BIN)/python tools/render_faces.py train runs/faces
-	test -e runs/vgg16.safetensors || $(BIN)/python tools/get_lpips.py --vgg runs/vgg16.safetensors
-	$(BIN)/python tools/train_ddpm.py runs/faces data/photos runs/ddpm
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae_1
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae_3 --start runs/vae_2 $(VAE_2) --steps 2400
-	$(BIN)/python tools/train_vae.py runs/faces runs/vae --start runs/vae_3 $(VAE_2) --steps 6000 --decoder-only
-	$(BIN)/python tools/train_sd.py runs/faces runs/vae_2 runs/sd_1
-	$(BIN)/python tools/train_sd.py runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
-	$(BIN)/python tools/export_models.py runs data/models
+	test -e runs/vgg16.safetensors || $(BIN)/python -m tools.models.get_lpips --vgg runs/vgg16.safetensors
+	$(BIN)/python -m tools.models.ddpm runs/faces data/photos runs/ddpm
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_1
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_3 --start runs/vae_2 $(VAE_2) --steps 2400
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae --start runs/vae_3 $(VAE_2) --steps 6000 --decoder-only
+	$(BIN)/python -m tools.models.sd runs/faces runs/vae_2 runs/sd_1
+	$(BIN)/python -m tools.models.sd runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
+	$(BIN)/python -m tools.models.export runs data/models
 
 lint: $(READY) ## check style and notebooks
 	$(BIN)/python -m ruff check

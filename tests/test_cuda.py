@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 import torch
-from training import fit, starting_weights
 
 from antipure_lib import (
     antipure,
@@ -26,6 +25,7 @@ from antipure_lib import (
 from antipure_lib.memory import SHARE
 from antipure_lib.micro_batch import MicroBatch
 from antipure_lib.noise import randn
+from tools.models.loop import fit, starting_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 

@@ -20,10 +20,10 @@ from face_raster import cast, rasterise, vertex_normals
 from face_render import head
 from PIL import Image
 from render_faces import HELD_OUT, photos_of
-from train_sd import WORDS, make_tokenizer
 
 from antipure_lib.data import data_path, identities, load_faces
 from antipure_lib.judge import Judge
+from tools.models.sd import WORDS, make_tokenizer
 
 
 def inside(p, a, b, c):

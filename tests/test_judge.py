@@ -275,7 +275,7 @@ def test_flip_of_random_sign_noise_has_its_known_size(photo):
 
 
 def test_the_weights_tool_refuses_a_pickle_that_calls_functions():
-    path = Path(__file__).resolve().parent.parent / "tools" / "get_lpips.py"
+    path = Path(__file__).resolve().parent.parent / "tools" / "models" / "get_lpips.py"
     spec = importlib.util.spec_from_file_location("get_lpips", path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

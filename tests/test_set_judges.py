@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 
-import get_brisque
 import numpy as np
 import pytest
 import scipy.linalg
@@ -30,6 +29,7 @@ from antipure_lib.set_judges import (
     frechet,
     frechet_distance,
 )
+from tools.models import get_brisque
 
 
 def normal(n, d, seed=0):

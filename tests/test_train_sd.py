@@ -1,10 +1,11 @@
-"""tools/train_sd.py: captions and the tokenizer that keeps every word whole; tools/rare_word.py."""
+"""tools/models/sd.py: captions and the tokenizer that keeps every word whole; tools/models/rare_word.py."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rare_word import SIZE, make_heard, rare_embedding
-from train_sd import WORDS, make_text_encoder, make_tokenizer, shorten
+
+from tools.models.rare_word import SIZE, make_heard, rare_embedding
+from tools.models.sd import WORDS, make_text_encoder, make_tokenizer, shorten
 
 ANYBODY = "a photo of a person"
 CAPTION = ANYBODY + " with short brown hair, smiling, blue background"

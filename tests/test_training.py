@@ -1,10 +1,11 @@
-"""tools/training.py: the loop by which the small models were trained."""
+"""tools/models/loop.py: the loop by which the small models were trained."""
 
 import copy
 
 import pytest
 import torch
-from training import fit
+
+from tools.models.loop import fit
 
 
 class Stopped(Exception):

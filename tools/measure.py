@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure_prompts import follow_prompts
-from rare_word import NAME, SEED, SIZE, make_heard
 from render_faces import photos_of
 
 from antipure_lib import (
@@ -42,6 +41,7 @@ from antipure_lib.fine_tune import text_embeddings
 from antipure_lib.generate import generate
 from antipure_lib.images import from_model
 from antipure_lib.judge import Judge
+from tools.models.rare_word import NAME, SEED, SIZE, make_heard
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "a photo of sks person"

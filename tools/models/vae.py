@@ -1,10 +1,10 @@
 """Train the nano autoencoder (AutoencoderKL, 64 px → 4×16×16) on the rendered faces, in three stages.
 
-    python tools/train_vae.py runs/faces runs/vae_soft
-    python tools/get_lpips.py --vgg runs/vgg16.safetensors
-    python tools/train_vae.py runs/faces runs/vae_2 --start runs/vae_soft --vgg runs/vgg16.safetensors \
+    python -m tools.models.vae runs/faces runs/vae_soft
+    python -m tools.models.get_lpips --vgg runs/vgg16.safetensors
+    python -m tools.models.vae runs/faces runs/vae_2 --start runs/vae_soft --vgg runs/vgg16.safetensors \
         --steps 1500 --lr 6e-4
-    python tools/train_vae.py runs/faces runs/vae --start runs/vae_2 --vgg runs/vgg16.safetensors \
+    python -m tools.models.vae runs/faces runs/vae --start runs/vae_2 --vgg runs/vgg16.safetensors \
         --steps 6000 --lr 6e-4 --decoder-only
 
 Resumable: run a command again and it goes on. The loss is L1 plus L1 of the image gradient. Alone it blurs a
@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
-from training import fit, load_faces, starting_weights
 
 from antipure_lib.devices import pick_device
 from antipure_lib.noise import randn
+from tools.models.loop import fit, load_faces, starting_weights
 
 
 def make_vae() -> AutoencoderKL:
@@ -120,7 +120,7 @@ if __name__ == "__main__":
     parser.add_argument("faces", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/sd, to start from")
-    parser.add_argument("--vgg", type=Path, help="VGG16's convolutions from get_lpips.py")
+    parser.add_argument("--vgg", type=Path, help="VGG16's convolutions from tools.models.get_lpips")
     parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -1,6 +1,6 @@
 """Train the nano purifier: an unconditional DDPM (UNet2DModel, 32 px) on crops of faces and of real photos.
 
-    python tools/train_ddpm.py runs/faces data/photos runs/ddpm [--steps 2000] [--start data/models/ddpm]
+    python -m tools.models.ddpm runs/faces data/photos runs/ddpm [--steps 2000] [--start data/models/ddpm]
 
 Resumable. Purification works at t ≤ 100, so most training happens there. The astronaut is left out of
 training: it is the photo that the notebooks protect.
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
-from training import fit, load_faces, starting_weights
 
 from antipure_lib.devices import pick_device
 from antipure_lib.noise import randn
+from tools.models.loop import fit, load_faces, starting_weights
 
 SIDE = 32
 SMALL_T = 100

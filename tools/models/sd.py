@@ -1,8 +1,8 @@
 """Train the nano Stable Diffusion: text encoder and latent UNet, on the captioned faces.
 
-    python tools/train_sd.py runs/faces runs/vae runs/sd [--steps 2000]
+    python -m tools.models.sd runs/faces runs/vae runs/sd [--steps 2000]
 
-The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped one time in ten
+The autoencoder comes first (`tools.models.vae`). Resumable. Captions are dropped one time in ten
 (classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are
 weighted by min(SNR, 5)/SNR (Hang et al. 2023).
 """
@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from face_people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
-from train_vae import make_vae
-from training import fit, load_faces, starting_weights
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from antipure_lib.devices import pick_device
 from antipure_lib.digests import digest
 from antipure_lib.images import atomic
 from antipure_lib.noise import randint, randn
+from tools.models.loop import fit, load_faces, starting_weights
+from tools.models.vae import make_vae
 
 MAX_TOKENS = 32
 COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
@@ -116,7 +116,7 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def trained_vae(run: Path) -> AutoencoderKL:
-    """The averaged autoencoder of a finished `train_vae.py` run."""
+    """The averaged autoencoder of a finished `tools.models.vae` run."""
     vae = make_vae()
     vae.load_state_dict(starting_weights(run, "vae"))
     return vae.eval()

