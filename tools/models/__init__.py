@@ -1,1 +1,1 @@
-"""Training of the small models and their export as plain diffusers pipelines."""
+"""Training the small models."""
