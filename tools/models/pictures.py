@@ -1,4 +1,4 @@
-"""Pictures without a subject that train a denoiser: dead leaves and 1/f fields with textures, drawn from a seed.
+"""Pictures without a subject that train a denoiser, drawn from a seed: textured dead leaves and 1/f fields.
 
     python -m tools.models.pictures sheet.png [--seed 0] [--side 128]
 
@@ -112,9 +112,9 @@ def dead_leaves(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
 
 def clouds(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
     """A coloured 1/f picture, seen by a camera: side×side×3 float32 in [0, 1]."""
-    exponents = rng.uniform(0.7, 1.6) + rng.uniform(0, 0.3, 3)
+    exponents = rng.uniform(0.8, 1.6) + rng.uniform(0, 0.3, 3)
     layers = [field(rng, side, exponent) for exponent in exponents]
-    sizes = rng.uniform(0.05, 0.3) * np.array([1, *rng.uniform(0, 0.5, 2)])
+    sizes = rng.uniform(0.03, 0.2) * np.array([1, *rng.uniform(0, 0.5, 2)])
     axes = np.array([[1, 1, 1], [1, 0, -1], [-0.5, 1, -0.5]])  # grey, and two axes of colour
     picture = sum(s * layer[..., None] * axis for s, layer, axis in zip(sizes, layers, axes, strict=True))
     return camera(rng, (picture + colour(rng, 0.1)).astype(np.float32))
