@@ -1,0 +1,1 @@
+"""Sweeps, calibrations and the benchmark behind data/results."""
