@@ -8,6 +8,7 @@ International Journal of Computer Vision 41, 2001). A 1/f field has the photos' 
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +47,17 @@ def outline(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, r: float) ->
     y, x: offsets from the centre, H×1 and 1×W. An ellipse, a convex polygon, a wavy blob or a bent strip.
     """
     kind, turn = rng.random(), rng.uniform(0, 2 * np.pi)
-    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    cos, sin = math.cos(turn), math.sin(turn)  # Python's numbers: numpy's would make float64 of all pixels
+    u, v = x * cos + y * sin, y * cos - x * sin
     if kind < 0.35:
         squeeze = rng.uniform(0.35, 1)
         return np.hypot(u, v / squeeze) * squeeze - r * squeeze
     if kind < 0.65:
-        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
-        reach = r * rng.uniform(0.4, 1, len(angles))
-        sides = [u * np.cos(a) + v * np.sin(a) - d for a, d in zip(angles, reach, strict=True)]
+        angles = rng.uniform(0, 2 * np.pi, rng.integers(3, 7)).tolist()
+        sides = [u * math.cos(a) + v * math.sin(a) - r * rng.uniform(0.4, 1) for a in angles]
         return np.maximum(np.maximum.reduce(sides), np.hypot(u, v) - r)
     if kind < 0.8:
-        theta, lobes = np.arctan2(v, u), rng.integers(2, 6)
+        theta, lobes = np.arctan2(v, u), int(rng.integers(2, 6))
         return np.hypot(u, v) - r * (0.75 + 0.25 * np.cos(lobes * theta))
     bent = v + rng.normal(0, 0.3) * u * u / r
     return np.maximum(np.abs(bent) - r * rng.uniform(0.03, 0.3), np.hypot(u, v) - r)
@@ -67,19 +68,19 @@ def filling(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, fields: np.n
     base, kind = colour(rng, tint), rng.random()
     if kind < 0.15:
         return base
-    along = colour(rng, tint) - rng.uniform(0, 1)
+    along = colour(rng, tint) - np.float32(rng.uniform(0, 1))
     if kind < 0.35:
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 4) * (y.size + x.size)
-        wave = (x * np.cos(angle) + y * np.sin(angle)) / np.float32(length)
+        wave = (x * math.cos(angle) + y * math.sin(angle)) / length
     elif kind < 0.45:
-        angle, period = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(np.log(2.5), np.log(24)))
-        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * np.float32(2 * np.pi / period))
+        angle, period = rng.uniform(0, 2 * np.pi), math.exp(rng.uniform(math.log(2.5), math.log(24)))
+        wave = np.sin((x * math.cos(angle) + y * math.sin(angle)) * (2 * np.pi / period))
         wave = np.clip(wave * rng.uniform(0.5, 4), -1, 1) * rng.uniform(0.02, 0.4)
     else:
         height, width, side = y.size, x.size, fields.shape[1]
         top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
         wave = fields[rng.integers(len(fields)), top : top + height, left : left + width]
-        wave = wave * np.float32(np.exp(rng.uniform(np.log(0.02), np.log(0.5))))
+        wave = wave * math.exp(rng.uniform(math.log(0.02), math.log(0.5)))
     return base + wave[..., None] * along
 
 
@@ -87,9 +88,9 @@ def dead_leaves(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
     """Leaves on a textured ground, seen by a camera: side×side×3 float32 in [0, 1]."""
     fields = [field(rng, side, exponent) for exponent in rng.uniform(0.1, 1.8, 2)]
     fields += [field(rng, side, rng.uniform(0.5, 1.5), rng.uniform(3, 15), rng.uniform(0, np.pi))]
-    fields, tint = np.stack(fields), rng.choice([0.02, 0.07, 0.2], p=[0.3, 0.5, 0.2])
+    fields, tint = np.stack(fields), float(rng.choice([0.02, 0.07, 0.2], p=[0.3, 0.5, 0.2]))
     smallest, largest = rng.uniform(1.5, 8), rng.uniform(0.15, 0.7) * side
-    softness = rng.choice([1.0, rng.uniform(1, 5)])
+    softness = rng.uniform(1, 5) if rng.random() < 0.5 else 1.0
     y, x = np.mgrid[:side, :side].astype(np.float32)
     y, x = y[:, :1], x[:1]
     picture = np.empty((side, side, 3), np.float32)
@@ -104,7 +105,7 @@ def dead_leaves(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
         dy, dx = y[rows] - np.float32(cy), x[:, columns] - np.float32(cx)
         if dy.size == 0 or dx.size == 0:
             continue
-        cover = np.clip(0.5 - outline(rng, dy, dx, r) / softness, 0, 1)[..., None].astype(np.float32)
+        cover = np.clip(0.5 - outline(rng, dy, dx, r) / softness, 0, 1)[..., None]
         piece = picture[rows, columns]
         piece += cover * (filling(rng, dy, dx, fields, tint) - piece)
     return camera(rng, picture)
