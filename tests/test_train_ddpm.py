@@ -1,5 +1,6 @@
 """tools/models/ddpm.py and pictures.py: what the purifier learns from."""
 
+import functools
 import time
 
 import numpy as np
@@ -93,3 +94,23 @@ def test_the_astronaut_is_unseen():
     assert "astronaut" in names and len(names) > 4
     sizes = {tuple(image.shape) for image in ddpm.photo_pyramid(data_path("photos"))}
     assert (3, 512, 512) not in sizes and without >= 4 * (len(names) - 1)
+
+
+def test_a_run_that_stops_for_want_of_faces_goes_on_to_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(ddpm, "fit", functools.partial(ddpm.fit, checkpoint_seconds=-1))
+    tiny = dict(block_out_channels=(16,), down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"])
+    make_unet = functools.partial(ddpm.UNet2DModel, layers_per_block=1, norm_num_groups=4, **tiny)
+    monkeypatch.setattr(ddpm, "make_unet", make_unet)
+
+    def train(run, alone):
+        options = dict(start=None, steps=4, decay_last=2, batch=3, lr=1e-3, seed=0)
+        with torch.random.fork_rng():
+            ddpm.main(tmp_path / "faces", data_path("photos"), tmp_path / run, alone=alone, **options)
+
+    with pytest.raises(FileNotFoundError, match="no training images"):
+        train("stopped", alone=2)
+    assert torch.load(tmp_path / "stopped/state.pt", weights_only=True)["step"] == 2
+    train("stopped", alone=4)
+    train("unbroken", alone=4)
+    found, expected = (ddpm.starting_weights(tmp_path / run, "unet") for run in ("stopped", "unbroken"))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())

@@ -2,14 +2,15 @@
 
     python -m tools.models.ddpm runs/faces data/photos runs/ddpm [--steps 12000 --decay-last 2000]
 
-Resumable. The first `--alone` steps see photos and drawn pictures alone and need no rendered faces. After them,
-crops of renders, crops of photos and pictures are a third of each batch. Purification works at t < 10 (GrIDPure)
-and t < 100 (DiffPure), so most training happens there. The astronaut is left out: the notebooks protect it.
+Resumable. The first `--alone` steps see photos and drawn pictures alone and need no rendered faces. After
+them, crops of renders, crops of photos and pictures are a third of each batch. Purification works at t < 10
+(GrIDPure) and t < 100 (DiffPure), so most training happens there. The astronaut is left out: the notebooks
+protect it.
 
 How the shape was chosen. Cost: one UNet call on ten tiles, as a multiple of the first edition's (32 px tiles,
-channels 48, 96, 128). Medians of paired turns, one thread, float32, no AMX. Loss: of ε on unseen pictures after
-300 steps of 16 (rate 1e-3, falling in the last 40 %). Half of each batch was the same pictures for all. The
-other half was crops of ten photos for the first two shapes and of three photos for the next two.
+channels 48, 96, 128). Medians of paired turns, one thread, float32, no AMX. Loss: of ε on unseen pictures
+after 300 steps of 16 (rate 1e-3, falling in the last 40 %). Half of each batch was the same pictures for all.
+The other half was crops of ten photos for the first two shapes and of three photos for the next two.
 
     channels               parameters  cost  loss at t = 3    9      30     99
     16, 32, 96, 192             5.8 M  1.48           .594   .447   .278   .156

@@ -25,7 +25,7 @@ def field(
     """Gaussian noise whose amplitude falls like 1/f^exponent: side×side float32, mean 0, variance 1.
 
     Its power spectrum falls like 1/f^(2·exponent); photos have an exponent near 1.
-    stretch: length of its structures along `turn` (radians), as a multiple of their width; hair has a large one.
+    stretch: length of its structures along `turn` (radians), as a multiple of their width; large for hair.
     """
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     along, across = fx * np.cos(turn) + fy * np.sin(turn), fy * np.cos(turn) - fx * np.sin(turn)
