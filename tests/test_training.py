@@ -67,3 +67,17 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rate[:4] == [0.25, 0.5, 0.75, 1] and rate[3:16] == [1] * 13
     fall = (1 + torch.tensor([1, 2, 3, 4]).mul(torch.pi / 5).cos()) / 2
     assert rate[16:] == pytest.approx(fall.tolist())
+
+
+def test_a_checkpoint_between_two_lines_of_the_log_is_small(tmp_path):
+    model = torch.nn.Linear(1, 1)
+
+    def loss(step, generator):
+        if step == 3:
+            raise Stopped
+        return torch.nn.functional.mse_loss(model(torch.ones(100_000, 1)), torch.zeros(100_000, 1))
+
+    with pytest.raises(Stopped):
+        fit(tmp_path, {"m": model}, {"m": copy.deepcopy(model)}, loss, 4, lr=0.1, checkpoint_seconds=-1)
+    assert len(torch.load(tmp_path / "state.pt", weights_only=True)["recent"]) == 3
+    assert (tmp_path / "state.pt").stat().st_size < 50_000

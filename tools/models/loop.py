@@ -103,7 +103,8 @@ def fit(
         optimiser.step()
         for name, model in models.items():
             average(averaged[name], model, step, decay)
-        recent.append(value.detach())  # not yet a number: the host would wait for the GPU
+        # Not yet a number: the host would wait for the GPU. A copy: a mean keeps the storage of its terms.
+        recent.append(value.detach().clone())
         whole = (step + 1) % checkpoint_every == 0 or step + 1 == steps
         if whole:
             _log(run, step + 1, steps, recent, time.time() - began)
