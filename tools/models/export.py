@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
 
-from tools.models import ddpm as train_ddpm
-from tools.models import sd as train_sd
+from tools.models import ddpm, sd
 from tools.models.loop import starting_weights
 from tools.models.rare_word import make_heard
 
@@ -47,24 +46,24 @@ def replace_folder(pipeline, folder: Path, curves: dict[str, Path]) -> None:
 
 def main(runs: Path, out: Path) -> None:
     if (runs / "ddpm/state.pt").exists():
-        unet = averaged(runs / "ddpm", "unet", train_ddpm.make_unet())
-        pipeline = DDPMPipeline(unet=unet, scheduler=train_ddpm.make_scheduler())
+        unet = averaged(runs / "ddpm", "unet", ddpm.make_unet())
+        pipeline = DDPMPipeline(unet=unet, scheduler=ddpm.make_scheduler())
         replace_folder(pipeline, out / "ddpm", {"loss.csv": runs / "ddpm/loss.csv"})
     else:
         print(f"{runs / 'ddpm'}: not trained yet, skipped")
     if (runs / "sd/state.pt").exists():
         new_vae = (runs / "vae/state.pt").exists()
-        vae = train_sd.trained_vae(runs / "vae" if new_vae else out / "sd")
+        vae = sd.trained_vae(runs / "vae" if new_vae else out / "sd")
         vae.register_to_config(**json.loads((runs / "sd/scaling.json").read_text()))
-        tokenizer = train_sd.make_tokenizer(runs / "sd/tokenizer")
-        text_encoder = averaged(runs / "sd", "text_encoder", train_sd.make_text_encoder(tokenizer))
+        tokenizer = sd.make_tokenizer(runs / "sd/tokenizer")
+        text_encoder = averaged(runs / "sd", "text_encoder", sd.make_text_encoder(tokenizer))
         make_heard(text_encoder, tokenizer)
         pipeline = StableDiffusionPipeline(
             vae=vae,
-            unet=averaged(runs / "sd", "unet", train_sd.make_unet()),
+            unet=averaged(runs / "sd", "unet", sd.make_unet()),
             text_encoder=text_encoder,
             tokenizer=tokenizer,
-            scheduler=train_sd.make_scheduler(),
+            scheduler=sd.make_scheduler(),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

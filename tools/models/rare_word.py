@@ -1,6 +1,6 @@
 """Give the rare word `sks` an embedding that the text encoder hears.
 
-    python -m tools.models.rare_word data/models/sd    # in place; export_models.py does it too
+    python -m tools.models.rare_word data/models/sd    # in place; tools.models.export does it too
 
 No caption holds `sks`, so training leaves its embedding at its small random start, and to the UNet "a photo
 of sks person" is nearly the same as "a photo of a person". DreamBooth, which has to tell the two apart, then

@@ -2,7 +2,7 @@
 
     python -m tools.models.sd runs/faces runs/vae runs/sd [--steps 2000]
 
-The autoencoder comes first (`train_vae.py`). Resumable. Captions are dropped one time in ten
+The autoencoder comes first (`tools.models.vae`). Resumable. Captions are dropped one time in ten
 (classifier-free guidance) and shortened at random, so that "a photo of a person" works too. Losses are
 weighted by min(SNR, 5)/SNR (Hang et al. 2023).
 """
@@ -116,7 +116,7 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def trained_vae(run: Path) -> AutoencoderKL:
-    """The averaged autoencoder of a finished `train_vae.py` run."""
+    """The averaged autoencoder of a finished `tools.models.vae` run."""
     vae = make_vae()
     vae.load_state_dict(starting_weights(run, "vae"))
     return vae.eval()

@@ -120,7 +120,7 @@ if __name__ == "__main__":
     parser.add_argument("faces", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/sd, to start from")
-    parser.add_argument("--vgg", type=Path, help="VGG16's convolutions from get_lpips.py")
+    parser.add_argument("--vgg", type=Path, help="VGG16's convolutions from tools.models.get_lpips")
     parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
