@@ -67,7 +67,7 @@ study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS=
 
 # Each step goes on where it stopped and is quick once it is done. VGG16's features serve as a loss alone.
 models: $(READY) ## train the small models anew, in hours on two cores: into runs/, at the end into data/models
-	$(BIN)/python tools/render_faces.py train runs/faces
+	$(BIN)/python -m tools.faces.render train runs/faces
 	test -e runs/vgg16.safetensors || $(BIN)/python tools/get_lpips.py --vgg runs/vgg16.safetensors
 	$(BIN)/python tools/train_ddpm.py runs/faces data/photos runs/ddpm
 	$(BIN)/python tools/train_vae.py runs/faces runs/vae_1

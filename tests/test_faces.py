@@ -5,8 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from face_hair import CENTRE, COLUMNS, ROWS, hair
-from face_people import (
+from PIL import Image
+from train_sd import WORDS, make_tokenizer
+
+from antipure_lib.data import data_path, identities, load_faces
+from antipure_lib.judge import Judge
+from tools.faces.hair import CENTRE, COLUMNS, ROWS, hair
+from tools.faces.people import (
     BACKGROUNDS,
     HAIR_COLOURS,
     LENGTH,
@@ -16,14 +21,9 @@ from face_people import (
     sample_identity,
     sample_photo,
 )
-from face_raster import cast, rasterise, vertex_normals
-from face_render import head
-from PIL import Image
-from render_faces import HELD_OUT, photos_of
-from train_sd import WORDS, make_tokenizer
-
-from antipure_lib.data import data_path, identities, load_faces
-from antipure_lib.judge import Judge
+from tools.faces.raster import cast, rasterise, vertex_normals
+from tools.faces.render import HELD_OUT, photos_of
+from tools.faces.shading import head
 
 
 def inside(p, a, b, c):

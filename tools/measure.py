@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from measure_prompts import follow_prompts
 from rare_word import NAME, SEED, SIZE, make_heard
-from render_faces import photos_of
+from tools.faces.render import photos_of
 
 from antipure_lib import (
     diffpure,

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from face_people import BACKGROUNDS, HAIR_COLOURS, sample_identity, sample_photo
-from face_render import build_person, head, render
+from tools.faces.people import BACKGROUNDS, HAIR_COLOURS, sample_identity, sample_photo
+from tools.faces.shading import build_person, head, render
 
 from antipure_lib import Judge, generate
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from render_faces import photos_of
+from tools.faces.render import photos_of
 
 from antipure_lib import Judge, gridpure, load_ddpm, load_stable_diffusion, surrogate_attacks
 from antipure_lib.digests import digest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from face_people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
+from tools.faces.people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
 from train_vae import make_vae
 from training import fit, load_faces, starting_weights
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

@@ -21,7 +21,7 @@ def load_faces(folder: Path) -> tuple[torch.Tensor, list[str], np.ndarray]:
     shards = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))]
     if not shards:
         raise FileNotFoundError(
-            f"{folder}: no training images; run `python tools/render_faces.py train {folder}` first"
+            f"{folder}: no training images; run `python -m tools.faces.render train {folder}` first"
         )
     images = torch.from_numpy(np.concatenate([s["images"] for s in shards])).permute(0, 3, 1, 2).contiguous()
     captions = [str(text) for s in shards for text in s["captions"]]

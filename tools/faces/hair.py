@@ -7,9 +7,10 @@ styles, hang from there. It tapers to the skin at the hairline, so that no gap s
 from functools import lru_cache
 
 import numpy as np
-from face_raster import cast
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
+
+from tools.faces.raster import cast
 
 CENTRE = np.array([0.0, 7.45, 0.42])
 COLUMNS, ROWS = 168, 46

