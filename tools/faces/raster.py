@@ -113,3 +113,54 @@ def trace_occlusion(points, triangles, solid, rays: int, reach: float) -> np.nda
     corners = points[solid[:, 0]]
     edge1, edge2 = points[solid[:, 1]] - corners, points[solid[:, 2]] - corners
     return _open_sky(points, vertex_normals(points, triangles), directions, corners, edge1, edge2, reach)
+
+
+@numba.njit(cache=True)
+def gather(values, corners, weights):
+    """Values of vertices (V×C) interpolated at places given by corner vertices (n×3) and weights (n×3)."""
+    out = np.empty((len(corners), values.shape[1]), np.float32)
+    for i in range(len(corners)):
+        a, b, c = corners[i, 0], corners[i, 1], corners[i, 2]
+        for k in range(values.shape[1]):
+            out[i, k] = (
+                weights[i, 0] * values[a, k] + weights[i, 1] * values[b, k] + weights[i, 2] * values[c, k]
+            )
+    return out
+
+
+@numba.njit(cache=True)
+def texture(picture, u, v):
+    """Bilinear values of a periodic square texture; coordinates in periods."""
+    size = picture.shape[0]
+    out = np.empty(len(u), np.float32)
+    for i in range(len(u)):
+        col, row = u[i] * size, v[i] * size
+        c, r = np.floor(col), np.floor(row)
+        fc, fr = col - c, row - r
+        c0, r0 = int(c) % size, int(r) % size
+        c1, r1 = (c0 + 1) % size, (r0 + 1) % size
+        top = picture[r0, c0] * (1 - fc) + picture[r0, c1] * fc
+        out[i] = top * (1 - fr) + (picture[r1, c0] * (1 - fc) + picture[r1, c1] * fc) * fr
+    return out
+
+
+@numba.njit(cache=True)
+def shadow(u, v, depth, solid, hair, taps, radius, bias, density):
+    """Share of a light that reaches points at (u, v, depth) of its depth maps, averaged over a disc of taps.
+
+    The head (`solid`) blocks light, `hair` lets exp(−density·way) through. Depth grows towards the light.
+    """
+    size = solid.shape[0]
+    out = np.empty(len(u), np.float32)
+    for i in range(len(u)):
+        total = 0.0
+        for k in range(len(taps)):
+            col = min(max(int(u[i] + radius * taps[k, 0]), 0), size - 1)
+            row = min(max(int(v[i] + radius * taps[k, 1]), 0), size - 1)
+            open_share = min(max(1 - (solid[row, col] - depth[i] - bias) / 0.05, 0.0), 1.0)
+            way = hair[row, col] - depth[i] - 0.02
+            if way > 0:
+                open_share *= max(np.exp(-density * way), 0.12)
+            total += open_share
+        out[i] = total / len(taps)
+    return out
