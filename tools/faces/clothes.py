@@ -21,7 +21,7 @@ COLLARS = dict(
     crew=[(0.0, -0.05), (0.035, -0.03), (0.05, 0.01), (0.03, 0.04), (0.0, 0.045)],
     vneck=[(0.0, -0.04), (0.03, -0.02), (0.035, 0.01), (0.0, 0.03)],
     scoop=[(0.0, -0.03), (0.022, -0.01), (0.02, 0.01), (0.0, 0.02)],
-    shirt=[(0.02, -0.05), (0.03, 0.1), (0.045, 0.17), (0.075, 0.19), (0.1, 0.13), (0.11, 0.0), (0.11, -0.14)],
+    shirt=[(0.02, -0.05), (0.025, 0.05), (0.035, 0.1), (0.06, 0.12), (0.085, 0.07), (0.1, -0.05), (0.13, -0.2)],
     roll=[(0.02, -0.15), (0.03, 0.1), (0.04, 0.22), (0.07, 0.26), (0.10, 0.22), (0.115, 0.08), (0.1, -0.1)],
     hoodie=[(0.0, -0.1), (0.12, -0.12), (0.22, -0.05), (0.24, 0.06), (0.17, 0.15), (0.08, 0.16), (0.02, 0.1)],
 )
@@ -36,7 +36,7 @@ def neckline(points: np.ndarray, garment: dict) -> np.ndarray:
     height = np.interp(turn, [0.15, 1.3, 1.9, np.pi], [*np.array(NECKLINES[garment["kind"]])[[0, 1, 1, 2]]])
     height = height + garment["height"]
     if garment["kind"] in ("vneck", "shirt", "jacket"):
-        deep, half = (0.42, 0.5) if garment["kind"] == "vneck" else (0.4, 0.16)
+        deep, half = (0.42, 0.5) if garment["kind"] == "vneck" else (0.4, 0.22)
         height = height - deep * np.clip(1 - np.abs(x) / half, 0, 1) * (z > AXIS_Z)
     return height - y
 
@@ -55,8 +55,9 @@ def collar(garment: dict, radius: np.ndarray) -> dict:
     """A collar on the base body: points, triangles and where each point lies (turn, cross-section)."""
     kind = garment["kind"]
     section = np.array(COLLARS[kind])
-    gap = {"shirt": 0.2, "jacket": 0.17, "hoodie": 0.75}.get(kind, 0.0)
+    gap = {"shirt": 0.16, "jacket": 0.12, "hoodie": 0.75}.get(kind, 0.0)
     turn = np.linspace(gap, 2 * np.pi - gap, TURNS + 1)
+    slant = 0.3 * (np.pi - turn) / np.pi
     front = np.minimum(turn, 2 * np.pi - turn)
     probe = 0.6 * np.stack([np.sin(turn), np.zeros(len(turn)), np.cos(turn)], 1)
     base = neckline(probe + [0, 0, AXIS_Z], garment | {"kind": "crew" if kind == "hoodie" else kind})
@@ -70,13 +71,14 @@ def collar(garment: dict, radius: np.ndarray) -> dict:
         tip = 1 + 0.9 * np.exp(-(((front - gap) / 0.25) ** 2)) * (up < 0) * (kind in ("shirt", "jacket"))
         y = base + up * grow * tip
         row = np.clip((y - HEIGHTS[0]) / (HEIGHTS[1] - HEIGHTS[0]), 0, len(HEIGHTS) - 1.001)
-        column = turn / (2 * np.pi) * TURNS % TURNS
+        angle = turn + slant * np.clip(0.1 - up, 0, 0.3) / 0.3 * (kind in ("shirt", "jacket"))
+        column = angle / (2 * np.pi) * TURNS % TURNS
         r, c = row.astype(int), column.astype(int)
         fr, fc = row - r, column - c
         near = radius[r, c] * (1 - fc) + radius[r, (c + 1) % TURNS] * fc
         far = radius[r + 1, c] * (1 - fc) + radius[r + 1, (c + 1) % TURNS] * fc
         rho = np.minimum(near * (1 - fr) + far * fr, 0.95) + out * grow
-        points.append(np.stack([rho * np.sin(turn), y, AXIS_Z + rho * np.cos(turn)], 1))
+        points.append(np.stack([rho * np.sin(angle), y, AXIS_Z + rho * np.cos(angle)], 1))
     points = np.array(points)
     where = np.stack(
         np.broadcast_arrays(turn[None] / (2 * np.pi), np.linspace(0, 1, len(section))[:, None]), -1
@@ -126,7 +128,7 @@ def collar_colour(garment: dict, where: np.ndarray) -> np.ndarray:
     ribs = 0.0
     if garment["kind"] in ("crew", "roll"):
         ribs = 0.10 * np.sin(where[:, 0] * 2 * np.pi * 95)
-    seam = 0.25 * np.exp(-(((where[:, 1] - 0.93) / 0.03) ** 2))
+    seam = 0.25 * np.exp(-(((where[:, 1] - 0.93) / 0.03) ** 2)) + 0.4 * (where[:, 1] > 0.985)
     return colour * (0.97 + ribs - seam)[:, None]
 
 

@@ -72,7 +72,7 @@ def brows(identity: dict, head, rng) -> dict:
     """Brow hairs: up and out near the nose, outwards along the arch, down at the tail."""
     brow = identity["brow"]
     front = head.skin_triangles[head.vertices[head.skin_triangles][..., 2].min(1) > 0.8]
-    count = int(420 * brow["dense"])
+    count = int(300 * brow["dense"])
     corners, weights = sow(head.vertices, front, lambda p: brow_shape(p, brow)[0], count, rng)
     places = np.einsum("nk,nkc->nc", weights, head.vertices[corners])
     along, side = brow_shape(places, brow)[1], np.sign(places[:, 0])
@@ -82,7 +82,7 @@ def brows(identity: dict, head, rng) -> dict:
     last = np.stack([side * 1.0, up - 0.5, np.full(len(along), -0.1)], 1)
     length = rng.uniform(0.06, 0.1, len(along)) * (1.1 - 0.3 * along)
     colour = brow_colour(identity) * rng.uniform(0.8, 1.2, (len(along), 1))
-    return _bundle(corners, weights, _bend(first, last, length), colour, 0.009, 0.75 * brow["dark"])
+    return _bundle(corners, weights, _bend(first, last, length), colour, 0.009, 0.65 * brow["dark"])
 
 
 def brow_colour(identity: dict) -> np.ndarray:
@@ -98,7 +98,7 @@ def lashes(identity: dict, head, rng) -> dict:
     away = places - EYE_CENTRE * np.concatenate([side, np.ones_like(side), np.ones_like(side)], 1)
     away[:, 0] *= 1.6
     away /= np.linalg.norm(away, axis=1, keepdims=True)
-    length = rng.uniform(0.03, 0.05, len(places)) * (0.7 + 0.8 * identity["lash"])
+    length = rng.uniform(0.025, 0.042, len(places)) * (0.7 + 0.8 * identity["lash"])
     offsets = _bend(away + [0, 0.1, 0], away + [0, 1.6, 0], length)
     dark = np.minimum(brow_colour(identity) * 0.4, 0.01)
     return _bundle(corners, weights, offsets, dark, 0.008, 0.5 + 0.4 * identity["lash"])

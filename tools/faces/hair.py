@@ -19,15 +19,15 @@ LINE_HEIGHT = np.array([7.98, 7.96, 7.88, 7.74, 7.54, 7.3, 7.3, 7.56, 7.58, 7.2,
 """Where hair begins on the base head: height (dm) against the azimuth around the head, 0 in front."""
 WHORL = np.array([0.08, 0.75, -0.65])
 BUN, TAIL = np.array([0.0, 0.93, -0.66]), np.array([0.0, 0.15, -0.95])
-SHORT = dict(gravity=0.3, guard=0, stop=4.0, cover=False, wave=(0.006, 0.5), mess=0.12, clump=0.35, steps=8)
-LONG = dict(gravity=3.0, guard=60, stop=5.0, cover=True, wave=(0.012, 0.9), mess=0.06, clump=0.45, steps=18)
-LONG |= dict(top=3.0, sides=3.0, lift=0.35)
+SHORT = dict(gravity=0.3, lay=4.0, guard=0, stop=4.0, cover=False, wave=(0.006, 0.5), mess=0.12, clump=0.35, steps=8)
+LONG = dict(gravity=6.0, lay=3.0, guard=60, stop=5.0, cover=True, wave=(0.012, 0.9), mess=0.06, clump=0.45, steps=18)
+LONG |= dict(top=3.0, sides=3.0, lift=0.2)
 STYLES = dict(
     buzz=SHORT | dict(flow="whorl", top=0.07, sides=0.05, lift=0.9, clear=0.015, clump=0.0, steps=4),
-    crop=SHORT | dict(flow="whorl", top=0.3, sides=0.12, lift=0.55, clear=0.07),
-    parted=SHORT | dict(flow="part", top=0.8, sides=0.2, lift=0.5, clear=0.13, clump=0.5),
-    swept=SHORT | dict(flow="back", top=0.85, sides=0.2, lift=0.75, clear=0.17, clump=0.5),
-    tousled=SHORT | dict(flow="whorl", top=0.5, sides=0.24, lift=0.7, clear=0.16, mess=0.5, wave=(0.03, 0.4)),
+    crop=SHORT | dict(flow="whorl", top=0.3, sides=0.12, lift=0.5, clear=0.07, lay=5.0),
+    parted=SHORT | dict(flow="part", top=0.8, sides=0.2, lift=0.7, clear=0.13, clump=0.5, lay=6.0),
+    swept=SHORT | dict(flow="back", top=0.85, sides=0.2, lift=0.9, clear=0.17, clump=0.5, lay=5.0),
+    tousled=SHORT | dict(flow="whorl", top=0.5, sides=0.24, lift=0.8, clear=0.16, mess=0.4, wave=(0.03, 0.4)),
     receding=SHORT | dict(flow="whorl", top=0.22, sides=0.12, lift=0.35, clear=0.03),
     pixie=SHORT | dict(flow="part", top=0.75, sides=0.4, lift=0.3, clear=0.1, gravity=1.5, clump=0.5),
     bob=LONG | dict(flow="part", clear=0.16, stop=6.42),
@@ -35,10 +35,10 @@ STYLES = dict(
     wavy=LONG | dict(flow="part", clear=0.2, wave=(0.07, 0.75), clump=0.6, steps=26),
     ringlets=LONG | dict(flow="part", clear=0.3, wave=(0.075, 0.34), clump=0.75, stop=5.75, steps=44, mess=0.2),
     curls=SHORT
-    | dict(flow="whorl", top=0.75, sides=0.35, lift=1.0, clear=0.26, gravity=1.0, wave=(0.06, 0.26))
+    | dict(flow="whorl", top=0.75, sides=0.35, lift=1.0, clear=0.26, gravity=1.0, lay=1.5, wave=(0.06, 0.26))
     | dict(clump=0.6, mess=0.5, steps=24),
     afro=SHORT
-    | dict(flow="out", top=0.62, sides=0.5, lift=1.0, clear=0.0, gravity=0.1, wave=(0.03, 0.13))
+    | dict(flow="out", top=0.62, sides=0.5, lift=1.0, clear=0.0, gravity=0.1, lay=0.0, wave=(0.03, 0.13))
     | dict(clump=0.25, mess=0.35, steps=24),
     locs=LONG | dict(flow="part", clear=0.2, stop=5.7, clump=0.95, wave=(0.02, 0.5), mess=0.2),
     bun=LONG | dict(flow="bun", clear=0.05, gravity=0.0, guard=0, cover=False, steps=14),
@@ -215,7 +215,8 @@ def _colours(identity: dict, count: int, lock: np.ndarray, rng) -> np.ndarray:
     shades = identity["hair"] * np.clip(1 + own, 0.5, 1.6)[:, None]
     warm = 1 + 0.06 * rng.normal(0, 1, (count, 1)) * np.array([1, 0, -1])
     grey = rng.random(count) < identity["grey"]
-    shades = np.where(grey[:, None], np.array([0.42, 0.41, 0.40]), shades * warm)
+    shades = shades * warm
+    shades = np.where(grey[:, None], 0.45 * shades + 0.15, shades)
     return shades.astype(np.float32)
 
 
@@ -233,8 +234,10 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
     turn = np.abs(np.arctan2(roots[:, 0], roots[:, 2]))
     if style["cover"] and identity["bangs"] and identity["style"] != "locs":
         fringe = (turn < np.radians(48)) & (roots[:, 1] > 0.4) & (roots[:, 2] > 0.38)
-        heading[fringe] = _unit(np.array([0.25 * np.sign(identity["part"]), 0.1, 1.0]) + 0.1 * heading[fringe])
-        stop[fringe], guard[fringe] = 0.16 + rng.normal(0, 0.03, fringe.sum()) - 0.1 * turn[fringe] ** 2, 0
+        sweep = -3 * identity["part"] * (identity["grain"] > 1)
+        heading[fringe] = _unit(np.array([sweep, 0.1, 1.0]) + 0.15 * heading[fringe])
+        length[fringe & (rng.random(n) < 0.5)] = 0
+        stop[fringe], guard[fringe] = 0.2 + rng.normal(0, 0.06, fringe.sum()) - 0.1 * turn[fringe] ** 2, 0
     if style["flow"] in ("bun", "tail"):
         loose = (rng.random(n) < 0.06) & (turn > np.radians(40)) & (turn < np.radians(75))
         gravity[loose], length[loose], guard[loose] = 3.0, rng.uniform(0.4, 1.2, loose.sum()), 1.1
@@ -243,7 +246,7 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
         guard = guard + np.radians(30) * (stop < 0)
     clearance = style["clear"] * identity["volume"] * rng.uniform(0.1, 1, n) ** 0.7
     steps = style["steps"]
-    strands = grow(roots, heading, length, gravity, clearance, guard, stop, grid, POLAR_STEP, steps)
+    strands = grow(roots, heading, length, gravity, style["lay"], clearance, guard, stop, grid, POLAR_STEP, steps)
     strands, lock = _clump(strands, roots, style["clump"], rng)
     phase = rng.uniform(0, 6.28, lock.max() + 1)[lock] + rng.normal(0, 0.5, n)
     strands = _curl(strands, (style["wave"][0] * identity["grain"], style["wave"][1]), length, phase)

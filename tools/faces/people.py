@@ -42,7 +42,7 @@ LIGHTS = {
     "light from the right": (2.1, 0.5, 0.25, 0.0),
     "dim light": (1.2, 0.5, 0.5, 0.03),
     "window light": (1.7, 0.62, 0.9, -0.05),
-    "evening light": (2.2, 0.5, 0.3, 0.24),
+    "evening light": (2.1, 0.5, 0.3, 0.14),
 }
 """Power of the key light, of what fills its shadows, softness (0-1) and warmth of each light."""
 LENGTH = {
@@ -77,8 +77,10 @@ FEMALE_CLOTHES = dict(crew=0.24, scoop=0.2, shirt=0.16, vneck=0.14, roll=0.12, j
 HEAD_SHAPES = ["oval", "round", "square", "triangular", "rectangular", "diamond", "invertedtriangular"]
 REFINE = {
     "nose/nose-volume-decr": 0.25,
-    "nose/nose-scale-horiz-decr": 0.2,
-    "nose/nose-width2-decr": 0.15,
+    "nose/nose-scale-horiz-decr": 0.3,
+    "nose/nose-width1-decr": 0.15,
+    "nose/nose-width2-decr": 0.2,
+    "nose/nose-width3-decr": 0.15,
     "nose/nose-point-width-decr": 0.2,
     "nose/nose-scale-depth-decr": 0.15,
     "mouth/mouth-trans-backward": 0.15,
@@ -178,10 +180,10 @@ def sample_hair(rng, male: bool, old: float, fair: float) -> dict:
         bangs=bool(rng.random() < 0.35),
         tucked=bool(rng.random() < 0.4),
         grain=float(rng.uniform(0.6, 1.4)),
-        grey=float(0 if name == "grey" else rng.uniform(0, 0.35) * np.clip(2.5 * old - 0.5, 0, 1)),
+        grey=float(0 if name == "grey" else rng.uniform(0, 0.6) * np.clip(2.5 * old - 0.5, 0, 1)),
         brow=dict(
             dark=rng.uniform(0.8, 1.0),
-            thick=rng.uniform(0.024, 0.036) + 0.012 * male,
+            thick=rng.uniform(0.018, 0.028) + 0.009 * male,
             arch=rng.uniform(0.005, 0.04) * (1.3 - 0.6 * male),
             lift=rng.normal(0, 0.015),
             dense=rng.uniform(0.75, 1.3),
@@ -250,7 +252,7 @@ def sample_identity(seed: int, pairs: list[tuple[str, str]]) -> dict:
     depth = float(np.clip(depth, 0, len(SKIN) - 1.001))
     fair = float(np.clip((2.2 - depth) / 2, 0, 1))
     beards = {"": 0.45, "stubble": 0.25, "full": 0.2, "goatee": 0.1}
-    eyes = np.array([0.45 - 0.2 * fair, 0.25 - 0.1 * fair, 0.1 + 0.2 * fair, 0.1 + 0.07 * fair])
+    eyes = np.array([0.56 - 0.36 * fair, 0.26 - 0.06 * fair, 0.05 + 0.25 * fair, 0.08 + 0.1 * fair])
     hair = sample_hair(rng, male > 0.5, old, fair)
     return dict(
         seed=seed,
@@ -271,12 +273,12 @@ def sample_identity(seed: int, pairs: list[tuple[str, str]]) -> dict:
 def sample_expression(rng) -> tuple[bool, dict[str, float]]:
     """Whether a photo is captioned as smiling, and the weights of the face's expression units."""
     smiling = bool(rng.random() < 0.45)
-    smile = float(rng.uniform(0.4, 0.95) if smiling else 0)
+    smile = float(rng.uniform(0.4, 0.95) if smiling else rng.uniform(0.03, 0.15))
     laugh = float(smiling and rng.random() < 0.45) * rng.uniform(0.3, 1)
-    frown = float(0 if smiling else rng.uniform(0, 0.1))
+    frown = float(0 if smiling else rng.uniform(0, 0.05))
     down = float(rng.uniform(0.1, 0.4) if rng.random() < 0.2 else 0)
     raised = float(rng.uniform(0.1, 0.6) if rng.random() < 0.25 else 0)
-    lids = float(rng.uniform(0, 0.35))
+    lids = float(rng.uniform(0.2, 0.55))
     units = dict(
         jawOpen=0.13 * laugh + float(rng.uniform(0, 0.14) if rng.random() < 0.25 else 0),
         browInnerUp=raised * rng.uniform(0.3, 1),
@@ -286,8 +288,8 @@ def sample_expression(rng) -> tuple[bool, dict[str, float]]:
         own = rng.uniform(0.88, 1.12)
         units |= {
             f"mouthSmile{side}": smile * own,
-            f"cheekSquint{side}": 0.5 * smile * own,
-            f"eyeSquint{side}": 0.3 * smile + 0.15 * down,
+            f"cheekSquint{side}": 0.3 * smile * own,
+            f"eyeSquint{side}": 0.2 * smile + 0.1 * down,
             f"mouthUpperUp{side}": 0.2 * smile + 0.35 * laugh,
             f"mouthLowerDown{side}": 0.2 * laugh,
             f"eyeWide{side}": lids,
@@ -325,13 +327,13 @@ def sample_light(rng) -> dict:
 def sample_camera(rng) -> dict:
     """The camera of one photo: focus, grain, white balance, vignette and exposure."""
     return dict(
-        blur=float(rng.uniform(0.25, 0.65)),
+        blur=float(rng.uniform(0.15, 0.42)),
         grain=float(rng.uniform(0.4, 1.3)),
         balance=rng.normal(0, [0.035, 0.015]),
         vignette=float(rng.uniform(0, 0.3)),
         exposure=float(np.exp(rng.normal(0, 0.1))),
-        contrast=float(rng.uniform(0.9, 1.2)),
-        saturation=float(rng.uniform(0.85, 1.1)),
+        contrast=float(rng.uniform(1.0, 1.35)),
+        saturation=float(rng.uniform(0.88, 1.08)),
     )
 
 
@@ -354,7 +356,7 @@ def sample_photo(seed: int, identity: dict) -> dict:
         shift=rng.normal(0, 0.014, 2),
         garment=int(rng.integers(len(identity["wardrobe"]))),
         background_name=background,
-        background=srgb(colour),
+        background=srgb(0.85 * colour + 0.15 * colour.mean()),
         scenery=_pick(rng, dict(wall=0.34, blur=0.22, bokeh=0.16, lines=0.14, shade=0.14)),
         **sample_light(rng),
         **sample_camera(rng),

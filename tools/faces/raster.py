@@ -160,7 +160,7 @@ def shadow(u, v, depth, solid, hair, taps, radius, bias, density):
             open_share = min(max(1 - (solid[row, col] - depth[i] - bias) / 0.05, 0.0), 1.0)
             way = hair[row, col] - depth[i] - 0.02
             if way > 0:
-                open_share *= max(np.exp(-density * way), 0.12)
+                open_share *= max(np.exp(-density * way), 0.15)
             total += open_share
         out[i] = total / len(taps)
     return out

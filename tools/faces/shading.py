@@ -292,7 +292,7 @@ def _strand_layer(person: dict, photo: dict, scene: dict, maps: tuple, surface: 
         sky = 0.25 + 0.75 * sky_map.share(points, 5.0, 0.08, 0.6 * density)
         light = light_strands(
             points.astype(np.float32), source["colour"], photo["key"], view, lit, sky, 0.65, photo["key_power"],
-            photo["fill"], 0.05 if long else 0.012, CENTRE,
+            photo["fill"], 0.032 if long else 0.012, CENTRE,
         )  # fmt: skip
         place = np.stack(project(points, photo, wide), -1).astype(np.float32)
         place[..., 2] += 0.03
@@ -322,8 +322,8 @@ def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> n
     maps = tuple(DepthMaps(scene, light / np.linalg.norm(light), hair_points) for light in (photo["key"], SKY))
     paint = _paint(person, photo, scene, seen)
     lifted = seen["where"] + 0.03 * seen["normal"]
-    lit = maps[0].share(lifted, 1.0 + 4 * photo["softness"], 0.02, 12.0)
-    sky = maps[1].share(lifted, 7.0, 0.03, 4.0)
+    lit = maps[0].share(lifted, 1.5 + 5 * photo["softness"], 0.02, 5.0)
+    sky = maps[1].share(lifted, 7.0, 0.03, 2.5)
     picture = backdrop(photo, wide)
     picture[seen["hit"]] = _surface_light(photo, seen, paint, lit, sky)
     layer = _strand_layer(person, photo, scene, maps, depth)

@@ -80,7 +80,7 @@ def _shaded_by_hair(identity, rest, colour, masks, fine) -> np.ndarray:
     """Skin under brows, beard and scalp hair: darker where short hair hides it."""
     dark = brow_colour(identity)
     y, ax = rest[:, 1], np.abs(rest[:, 0])
-    colour = mix(colour, dark, 0.5 * identity["brow"]["dark"] * brow_shape(rest, identity["brow"])[0])
+    colour = mix(colour, dark, 0.35 * identity["brow"]["dark"] * brow_shape(rest, identity["brow"])[0])
     if identity["beard"]:
         share = beard_mask(rest, identity["beard"]) * (1 - masks[:, 0]) * (1 + 0.12 * fine)
         share = share * (0.3 if identity["beard"] == "stubble" else 0.62)
@@ -98,7 +98,7 @@ def skin_relief(identity: dict, photo: dict, rest: np.ndarray, masks: np.ndarray
     noise = noise_textures()
     ax, y = np.abs(rest[:, 0]), rest[:, 1]
     u, v = _spread(identity, rest)
-    strength = 0.075 * identity["pores"] * (1 - 0.7 * masks[:, 1])
+    strength = 0.055 * identity["pores"] * (1 - 0.7 * masks[:, 1])
     relief = np.zeros_like(rest)
     relief[:, 0] = strength * texture(noise["slope_x"], u * 1.1, v * 1.1)
     relief[:, 1] = strength * texture(noise["slope_y"], u * 1.1, v * 1.1)
@@ -107,10 +107,10 @@ def skin_relief(identity: dict, photo: dict, rest: np.ndarray, masks: np.ndarray
     for height in (7.66, 7.75, 7.84):
         off = (y - height - 0.02 * np.cos(5 * ax) - 0.01 * np.sin(17 * rest[:, 0])) / 0.022
         relief[:, 1] += 0.45 * (0.7 * old + 0.5 * raised) * off * np.exp(-(off**2)) * (ax < 0.45)
-    fold = (ax - np.interp(y, [6.6, 6.75, 7.02], [0.36, 0.33, 0.19])) / 0.03
+    fold = (ax - np.interp(y, [6.6, 6.75, 7.02], [0.40, 0.37, 0.24])) / 0.03
     reach = np.clip((y - 6.62) / 0.1, 0, 1) * np.clip((7.05 - y) / 0.1, 0, 1)
     smile = photo["units"]["mouthSmileLeft"]
-    relief[:, 0] += np.sign(rest[:, 0]) * (0.5 * old + 0.25 * smile) * fold * np.exp(-(fold**2)) * reach
+    relief[:, 0] += np.sign(rest[:, 0]) * (0.4 * old + 0.12 * smile) * fold * np.exp(-(fold**2)) * reach
     crow = _near(ax, y, 0.55, 7.27, 0.07, 0.1) * (0.6 * old + 0.2 * smile)
     relief[:, 1] += 0.5 * crow * np.sin((y - 7.27) * 110 + 40 * (ax - 0.5) * (y - 7.27))
     return relief
@@ -123,7 +123,7 @@ def skin_shine(identity: dict, rest: np.ndarray, masks: np.ndarray) -> np.ndarra
     u, v = _spread(identity, rest)
     oil = _near(ax, y, 0, 7.72, 0.35, 0.14) + 1.2 * _near(ax, y, 0, 7.1, 0.07, 0.25)
     oil = oil + 0.7 * _near(ax, y, 0.45, 7.05, 0.16, 0.08) + 0.4 * _near(ax, y, 0, 6.45, 0.12, 0.08)
-    broken = np.clip(1 + 0.35 * texture(noise["pores"], u * 1.1, v * 1.1), 0.2, 2)
+    broken = np.clip(1 + 0.2 * texture(noise["pores"], u * 1.1, v * 1.1), 0.2, 2)
     shine = 0.024 * identity["shine"] * (0.55 + oil) * broken
     shine = shine * (1 - 0.85 * beard_mask(rest, identity["beard"]))
     return shine * (1 - masks[:, 0]) + 0.05 * masks[:, 0]
@@ -141,12 +141,12 @@ def eye_surface(where, view, eyes: list[np.ndarray], ahead: np.ndarray, identity
     streaks = 1 + 0.18 * np.sin(around * 23 + 3 * np.sin(around * 7)) * (off > 0.22)
     ring = np.exp(-(((off - 0.5) / 0.09) ** 2))
     inner = 0.45 * np.exp(-(((off - 0.27) / 0.08) ** 2))
-    own = identity["eyes"] * ((1.1 - 0.75 * ring + inner) * streaks)[:, None]
+    own = identity["eyes"] * ((0.75 - 0.75 * ring + inner) * streaks)[:, None]
     own = own * (1.15 - 1.5 * normal[:, 1:2])
     colour = mix(colour, own, 1 / (1 + np.exp(np.clip((off - 0.52) / 0.025, -30, 30))))
     pupil = 0.19 + 0.04 * (photo["light_name"] == "dim light")
     colour = mix(colour, np.full(3, 0.004), 1 / (1 + np.exp(np.clip((off - pupil) / 0.02, -30, 30))))
     mirrored = 2 * (normal * view).sum(1, keepdims=True) * normal - view
-    size = np.cos(np.radians(11 + 9 * photo["softness"]))
+    size = np.cos(np.radians(7 + 7 * photo["softness"]))
     glint = np.clip((mirrored @ photo["key"] - size) / (1 - size) * 3, 0, 1) * (off < 0.6)
     return colour, normal, glint

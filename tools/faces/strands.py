@@ -24,22 +24,25 @@ def look_up(grid, polar_step, x, y, z):
 
 
 @numba.njit(cache=True)
-def grow(roots, heading, length, gravity, clearance, guard, stop, grid, polar_step, steps):
+def grow(roots, heading, length, gravity, lay, clearance, guard, stop, grid, polar_step, steps):
     """Let strands grow from `roots` (relative to the grid's centre) along `heading`, pulled down by `gravity`.
 
-    They slide over the head at their own `clearance`, keep out of the azimuths below `guard` in front of the
-    face, and end at the height `stop`. Returns N×steps×3, relative to the centre.
+    They lie down on the head as fast as `lay` says, slide over it at their own `clearance`, keep out of the
+    azimuths below `guard` in front of the face, and end at the height `stop`. Returns N×steps×3, relative to the centre.
     """
     count = len(roots)
     out = np.zeros((count, steps, 3), np.float32)
     for i in range(count):
         x, y, z = roots[i, 0], roots[i, 1], roots[i, 2]
         dx, dy, dz = heading[i, 0], heading[i, 1], heading[i, 2]
-        ds, grown = length[i] / (steps - 1), 0.0
+        ds, grown = max(length[i], 1e-3) / (steps - 1), 0.0
         out[i, 0] = roots[i]
         for k in range(1, steps):
             if y > stop[i]:
-                dy -= gravity[i] * ds
+                out_y = y if y > 0 else 0.0
+                far = np.sqrt(x * x + out_y * out_y + z * z) + 1e-9
+                pull = lay * ds / far * (1.0 if y > 0 else 0.15)
+                dx, dy, dz = dx - pull * x, dy - pull * out_y - gravity[i] * ds, dz - pull * z
                 norm = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
                 dx, dy, dz = dx / norm, dy / norm, dz / norm
                 nx, ny, nz = x + dx * ds, y + dy * ds, z + dz * ds
