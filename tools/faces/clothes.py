@@ -150,13 +150,13 @@ def _tube(path: np.ndarray, thick: float, closed: bool) -> tuple[np.ndarray, np.
     return ring.reshape(-1, 3), np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
-def glasses(settings: dict, eye_left: np.ndarray, eye_right: np.ndarray, front: float) -> dict:
+def glasses(settings: dict, eyes: list[np.ndarray], ears: list[np.ndarray], front: float) -> dict:
     """Frames before a person's own eyes; `front`: how far the nose bridge and lids reach (z, dm)."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     power = 2 / settings["round"]
     pieces, rims = [], []
     z = front + 0.12
-    for eye, sign in ((eye_left, 1), (eye_right, -1)):
+    for eye, ear, sign in zip(eyes, ears, (1, -1), strict=True):
         c, s = np.cos(turn), np.sin(turn)
         x = eye[0] + sign * 0.02 + settings["width"] * np.sign(c) * np.abs(c) ** power
         y = eye[1] - 0.03 + settings["height"] * np.sign(s) * np.abs(s) ** power
@@ -164,7 +164,7 @@ def glasses(settings: dict, eye_left: np.ndarray, eye_right: np.ndarray, front: 
         rims.append(rim)
         pieces.append(_tube(rim, settings["thick"], True))
         hinge = rim[np.argmax(sign * rim[:, 0])] + np.array([0, 0.05, 0])
-        ear = np.array([sign * 0.78, eye[1] - 0.02, 0.5])
+        ear = np.array([ear[0], 0.5 * (ear[1] + eye[1]), ear[2]])
         pieces.append(_tube(np.linspace(hinge, ear, 6), settings["thick"], False))
     inner = [rims[0][np.argmin(rims[0][:, 0])], rims[1][np.argmax(rims[1][:, 0])]]
     lift = np.array([[0, 0.05, 0.0], [0, 0.075, 0.02], [0, 0.05, 0.0]])

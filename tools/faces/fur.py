@@ -20,7 +20,7 @@ def beard_mask(points: np.ndarray, kind: str | None) -> np.ndarray:
     upper = np.interp(x, [0, 0.16, 0.26, 0.4, 0.55, 0.7, 0.8], [6.86, 6.84, 6.72, 6.62, 6.72, 6.95, 7.15])
     jaw = _logistic((upper - y) / 0.03)
     throat = _logistic((y - np.interp(z, [0.2, 0.8, 1.3], [6.4, 6.2, 6.12])) / 0.03)
-    moustache = np.exp(-(((y - (6.865 - 0.25 * x**2)) / 0.035) ** 2)) * (x < 0.3)
+    moustache = np.exp(-(((y - (6.85 - 0.25 * x**2)) / 0.03) ** 2)) * (x < 0.3)
     mask = np.maximum(jaw * throat, moustache) * _logistic((z - 0.42) / 0.04)
     return mask * np.exp(-((x / 0.25) ** 4)) if kind == "goatee" else mask
 
@@ -91,15 +91,19 @@ def brow_colour(identity: dict) -> np.ndarray:
 
 
 def lashes(identity: dict, head, rng) -> dict:
-    """Lashes of the upper lids, curving up and away from the eye."""
-    corners, weights = sow(head.vertices, head.lash_triangles, lambda p: np.ones(len(p)), 150, rng)
+    """Lashes of both lids, curving away from the eye: the upper ones long, the lower ones short."""
+    corners, weights = head.lids
+    chosen = rng.integers(0, len(corners), 180)
+    corners, weights = corners[chosen], weights[chosen]
     places = np.einsum("nk,nkc->nc", weights, head.vertices[corners])
     side = np.sign(places[:, :1])
     away = places - EYE_CENTRE * np.concatenate([side, np.ones_like(side), np.ones_like(side)], 1)
     away[:, 0] *= 1.6
     away /= np.linalg.norm(away, axis=1, keepdims=True)
-    length = rng.uniform(0.025, 0.042, len(places)) * (0.7 + 0.8 * identity["lash"])
-    offsets = _bend(away + [0, 0.1, 0], away + [0, 1.6, 0], length)
+    upper = np.where(places[:, 1] > EYE_CENTRE[1] - 0.02, 1.0, -0.55)
+    length = rng.uniform(0.03, 0.05, len(places)) * (0.7 + 0.8 * identity["lash"]) * np.abs(upper)
+    bend = np.stack([0 * upper, upper, 0 * upper], 1)
+    offsets = _bend(away + 0.1 * bend, away + 1.6 * bend, length)
     dark = np.minimum(brow_colour(identity) * 0.4, 0.01)
     return _bundle(corners, weights, offsets, dark, 0.008, 0.5 + 0.4 * identity["lash"])
 

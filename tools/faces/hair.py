@@ -33,7 +33,8 @@ STYLES = dict(
     bob=LONG | dict(flow="part", clear=0.16, stop=6.42),
     long=LONG | dict(flow="part", clear=0.13),
     wavy=LONG | dict(flow="part", clear=0.2, wave=(0.07, 0.75), clump=0.6, steps=26),
-    ringlets=LONG | dict(flow="part", clear=0.3, wave=(0.075, 0.34), clump=0.75, stop=5.75, steps=44, mess=0.2),
+    ringlets=LONG
+    | dict(flow="part", clear=0.2, wave=(0.05, 0.36), clump=0.7, stop=5.75, steps=36, mess=0.2, sides=2.6),
     curls=SHORT
     | dict(flow="whorl", top=0.75, sides=0.35, lift=1.0, clear=0.26, gravity=1.0, lay=1.5, wave=(0.06, 0.26))
     | dict(clump=0.6, mess=0.5, steps=24),
@@ -174,7 +175,7 @@ def _curl(strands: np.ndarray, wave: tuple[float, float], length: np.ndarray, ph
     one = _unit(np.cross(ahead, np.array([0.3, 0.2, 1.0], np.float32)))
     two = np.cross(ahead, one)
     run = np.linspace(0, 1, steps, dtype=np.float32) * length[:, None].astype(np.float32)
-    radius = wave[0] * np.minimum(run / (1.2 * wave[1]), 1)
+    radius = wave[0] * np.minimum(run / (1.2 * wave[1]), 1) * (1 + 0.35 * np.sin(3 * phase[:, None] + 2 * run))
     turn = 2 * np.pi * run / wave[1] + phase[:, None]
     return strands + radius[..., None] * (np.cos(turn)[..., None] * one + np.sin(turn)[..., None] * two)
 
@@ -232,7 +233,7 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
     guard = np.full(n, np.radians(style["guard"])) * rng.uniform(0.93, 1.07, n)
     gravity = np.full(n, style["gravity"])
     turn = np.abs(np.arctan2(roots[:, 0], roots[:, 2]))
-    if style["cover"] and identity["bangs"] and identity["style"] != "locs":
+    if style["cover"] and identity["bangs"] and identity["style"] not in ("locs", "ringlets"):
         fringe = (turn < np.radians(48)) & (roots[:, 1] > 0.4) & (roots[:, 2] > 0.38)
         sweep = -3 * identity["part"] * (identity["grain"] > 1)
         heading[fringe] = _unit(np.array([sweep, 0.1, 1.0]) + 0.15 * heading[fringe])

@@ -329,7 +329,7 @@ def sample_camera(rng) -> dict:
     return dict(
         blur=float(rng.uniform(0.15, 0.42)),
         grain=float(rng.uniform(0.4, 1.3)),
-        balance=rng.normal(0, [0.035, 0.015]),
+        balance=rng.normal(0, [0.028, 0.008]),
         vignette=float(rng.uniform(0, 0.3)),
         exposure=float(np.exp(rng.normal(0, 0.1))),
         contrast=float(rng.uniform(1.0, 1.35)),
@@ -356,7 +356,7 @@ def sample_photo(seed: int, identity: dict) -> dict:
         shift=rng.normal(0, 0.014, 2),
         garment=int(rng.integers(len(identity["wardrobe"]))),
         background_name=background,
-        background=srgb(0.85 * colour + 0.15 * colour.mean()),
+        background=srgb(0.78 * colour + 0.22 * colour.mean()),
         scenery=_pick(rng, dict(wall=0.34, blur=0.22, bokeh=0.16, lines=0.14, shade=0.14)),
         **sample_light(rng),
         **sample_camera(rng),

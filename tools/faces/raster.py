@@ -19,13 +19,14 @@ def rasterise(x, y, z, triangles, width, height):
         area = (x[b] - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (y[b] - y[a])
         if abs(area) < 1e-9:
             continue
+        inverse = 1 / area
         left, right = min(x[a], x[b], x[c]), max(x[a], x[b], x[c])
         top, bottom = min(y[a], y[b], y[c]), max(y[a], y[b], y[c])
         for row in range(max(int(np.floor(top - 0.5)), 0), min(int(np.ceil(bottom + 0.5)), height)):
             for col in range(max(int(np.floor(left - 0.5)), 0), min(int(np.ceil(right + 0.5)), width)):
                 px, py = col + 0.5, row + 0.5
-                wb = ((px - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (py - y[a])) / area
-                wc = ((x[b] - x[a]) * (py - y[a]) - (px - x[a]) * (y[b] - y[a])) / area
+                wb = ((px - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (py - y[a])) * inverse
+                wc = ((x[b] - x[a]) * (py - y[a]) - (px - x[a]) * (y[b] - y[a])) * inverse
                 wa = 1 - wb - wc
                 if wa < 0 or wb < 0 or wc < 0:
                     continue
@@ -145,6 +146,33 @@ def texture(picture, u, v):
 
 
 @numba.njit(cache=True)
+def turn_head(points, angles, pivot, low, high):
+    """Points (M×3) turned by (yaw, pitch, roll) radians about `pivot`: in full above `high`, by a third below `low`."""
+    out = np.empty_like(points)
+    for i in range(len(points)):
+        follow = 0.35 + 0.65 * min(max((points[i, 1] - low) / (high - low), 0.0), 1.0)
+        yaw, pitch, roll = angles[0] * follow, angles[1] * follow, angles[2] * follow
+        x, y, z = points[i, 0] - pivot[0], points[i, 1] - pivot[1], points[i, 2] - pivot[2]
+        x, y = np.cos(roll) * x - np.sin(roll) * y, np.sin(roll) * x + np.cos(roll) * y
+        y, z = np.cos(pitch) * y - np.sin(pitch) * z, np.sin(pitch) * y + np.cos(pitch) * z
+        x, z = np.cos(yaw) * x + np.sin(yaw) * z, -np.sin(yaw) * x + np.cos(yaw) * z
+        out[i, 0], out[i, 1], out[i, 2] = x + pivot[0], y + pivot[1], z + pivot[2]
+    return out
+
+
+@numba.njit(cache=True)
+def place(points, basis, middle, scale, size):
+    """Columns, rows and depths (3×M) of points (M×3) in a depth map of a distant light."""
+    out = np.empty((3, len(points)), np.float32)
+    for i in range(len(points)):
+        x, y, z = points[i, 0] - middle[0], points[i, 1] - middle[1], points[i, 2] - middle[2]
+        out[0, i] = size / 2 + scale * (x * basis[0, 0] + y * basis[1, 0] + z * basis[2, 0])
+        out[1, i] = size / 2 - scale * (x * basis[0, 1] + y * basis[1, 1] + z * basis[2, 1])
+        out[2, i] = x * basis[0, 2] + y * basis[1, 2] + z * basis[2, 2]
+    return out
+
+
+@numba.njit(cache=True, fastmath=True)
 def shadow(u, v, depth, solid, hair, taps, radius, bias, density):
     """Share of a light that reaches points at (u, v, depth) of its depth maps, averaged over a disc of taps.
 

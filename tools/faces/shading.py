@@ -14,7 +14,7 @@ from tools.faces.clothes import cloth_colour, collar, collar_colour, fit, glasse
 from tools.faces.fur import EYE_CENTRE, fur
 from tools.faces.hair import CENTRE, Scalp, hair
 from tools.faces.people import paired_morphs
-from tools.faces.raster import gather, rasterise, shadow, texture, vertex_normals
+from tools.faces.raster import gather, place, rasterise, shadow, texture, turn_head, vertex_normals
 from tools.faces.skin import eye_surface, mix, noise_textures, skin_colour, skin_relief, skin_shine
 from tools.faces.strands import draw, light_strands, nearest_first, splat
 
@@ -25,7 +25,11 @@ LOOK, DISTANCE, ZOOM = np.array([0, 7.17, 0.6]), 13.0, 0.30
 """Where the camera looks, how far away it stands (dm), and image widths per dm."""
 MAP_SIZE, MAP_WIDTH = 256, 4.2
 SKY = np.array([0.0, 0.75, 0.66])
-TAPS = np.array([[np.sqrt((k + 0.5) / 13) * f(2.4 * k) for f in (np.cos, np.sin)] for k in range(13)])
+TAPS = {
+    count: np.array([[np.sqrt((k + 0.5) / count) * f(2.4 * k) for f in (np.cos, np.sin)] for k in range(count)])
+    for count in (4, 13)
+}
+"""Points evenly spread over a unit disc."""
 
 
 class Head:
@@ -47,15 +51,29 @@ class Head:
         }
         self.pairs = paired_morphs(self.names)
         self.skin_triangles = self.triangles[self.groups == SKIN]
-        self.lash_triangles = self.triangles[self.groups == LASH]
         self.lips = np.zeros(len(self.vertices))
         self.lips[self.triangles.ravel()] = self.masks[self.uv_triangles.ravel(), 0]
         self.scalp = Scalp(self.vertices, self.skin_triangles)
         self.neck = neck_radius(self.vertices, self.skin_triangles)
         eye = np.unique(self.triangles[self.groups == EYE])
         self.eyes = [eye[self.vertices[eye, 0] > 0], eye[self.vertices[eye, 0] < 0]]
+        aims = np.array([[0.76, 7.3, 0.62], [-0.76, 7.3, 0.62]])
+        self.temples = [np.argmin(np.linalg.norm(self.vertices - aim, axis=1)) for aim in aims]
+        self.lids = self._lid_edges()
         self.is_skin = np.zeros(len(self.vertices), bool)
         self.is_skin[self.skin_triangles] = True
+
+    def _lid_edges(self, size: int = 700) -> tuple[np.ndarray, np.ndarray]:
+        """Places on the edges of the lids: where the skin meets the eye in a picture of the base head."""
+        x, y, z = self.vertices.T
+        u, v = size * (0.5 + x), size * (0.5 - (y - EYE_CENTRE[1]))
+        solid = np.flatnonzero((self.groups == SKIN) | (self.groups == EYE))
+        face, weights, _ = rasterise(u, v, z, self.triangles[solid], size, size)
+        is_eye = (face >= 0) & (self.groups[solid[face]] == EYE)
+        edge = np.zeros_like(is_eye)
+        edge[:-1] |= ~is_eye[:-1] & is_eye[1:]
+        edge[1:] |= ~is_eye[1:] & is_eye[:-1]
+        return self.triangles[solid[face[edge]]], weights[edge]
 
     def moved(self, weights: dict[str, float], prefix: str = "") -> np.ndarray:
         """Vertex displacements of a set of morph weights."""
@@ -89,13 +107,9 @@ def build_person(identity: dict) -> dict:
 
 def _turn(points: np.ndarray, photo: dict) -> np.ndarray:
     """Turn the head about the neck (…×3); shoulders follow only in part."""
-    follow = 0.35 + 0.65 * np.clip((points[..., 1] - 5.7) / 0.75, 0, 1)
-    yaw, pitch, roll = (np.radians(photo[k]) * follow for k in ("yaw", "pitch", "roll"))
-    x, y, z = np.moveaxis(points - PIVOT.astype(points.dtype), -1, 0)
-    x, y = np.cos(roll) * x - np.sin(roll) * y, np.sin(roll) * x + np.cos(roll) * y
-    y, z = np.cos(pitch) * y - np.sin(pitch) * z, np.sin(pitch) * y + np.cos(pitch) * z
-    x, z = np.cos(yaw) * x + np.sin(yaw) * z, -np.sin(yaw) * x + np.cos(yaw) * z
-    return np.stack([x, y, z], -1) + PIVOT.astype(points.dtype)
+    angles = np.radians([photo[k] for k in ("yaw", "pitch", "roll")])
+    flat = np.ascontiguousarray(points).reshape(-1, 3)
+    return turn_head(flat, angles, PIVOT, 5.7, 6.45).reshape(points.shape)
 
 
 def _extras(person: dict, photo: dict, shape: np.ndarray) -> list[tuple[dict, int]]:
@@ -103,11 +117,11 @@ def _extras(person: dict, photo: dict, shape: np.ndarray) -> list[tuple[dict, in
     identity, asset = person["identity"], head()
     extras = [(person["collars"][photo["garment"]], CLOTH)]
     if identity["glasses"]:
-        left, right = (shape[eye].mean(0) for eye in asset.eyes)
+        eyes, ears = [shape[eye].mean(0) for eye in asset.eyes], shape[asset.temples]
         x, y, _ = asset.vertices.T
         lids = asset.is_skin & (np.abs(y - EYE_CENTRE[1]) < 0.2) & (np.abs(x) < 0.5)
         front = np.percentile(shape[lids, 2], 80)
-        extras.append((glasses(identity["glasses"], left, right, front), FRAME))
+        extras.append((glasses(identity["glasses"], eyes, ears, front), FRAME))
     return extras
 
 
@@ -159,21 +173,18 @@ class DepthMaps:
         side /= np.linalg.norm(side)
         self.basis = np.stack([side, np.cross(light, side), light], 1)
         solid = scene["triangles"][(scene["groups"] != LASH) & (scene["groups"] != FRAME)]
-        u, v, depth = self._place(scene["world"])
-        self.solid = rasterise(u, v, depth, solid, MAP_SIZE, MAP_SIZE)[2]
+        self.solid = rasterise(*self._place(scene["world"]), solid, MAP_SIZE, MAP_SIZE)[2]
         self.hair = np.full((MAP_SIZE, MAP_SIZE), -1e9, np.float32)
         if hair_points is not None:
-            splat(*self._place(hair_points), self.hair)
+            splat(*self._place(hair_points).reshape(3, *hair_points.shape[:2]), self.hair)
 
-    def _place(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        p = (points - np.array([0, 7.1, 0.5])) @ self.basis
-        scale = MAP_SIZE / MAP_WIDTH
-        return MAP_SIZE / 2 + scale * p[..., 0], MAP_SIZE / 2 - scale * p[..., 1], p[..., 2]
+    def _place(self, points: np.ndarray) -> np.ndarray:
+        middle = np.array([0, 7.1, 0.5])
+        return place(points.reshape(-1, 3), self.basis, middle, MAP_SIZE / MAP_WIDTH, MAP_SIZE)
 
-    def share(self, points: np.ndarray, radius: float, bias: float, density: float) -> np.ndarray:
+    def share(self, points, radius: float, bias: float, density: float, taps: int = 13) -> np.ndarray:
         """Share of the light that reaches points (…×3), averaged over a disc of `radius` texels."""
-        u, v, depth = (np.ascontiguousarray(a).reshape(-1) for a in self._place(points))
-        lit = shadow(u, v, depth, self.solid, self.hair, TAPS, radius, bias, density)
+        lit = shadow(*self._place(points), self.solid, self.hair, TAPS[taps], radius, bias, density)
         return lit.reshape(points.shape[:-1])
 
 
@@ -230,7 +241,7 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
     ring = group == CLOTH
     where = gather(scene["where"], seen["corners"][ring], seen["weights"][ring])
     paint["colour"][ring] = collar_colour(scene["garment"], where)
-    paint["colour"][group == TEETH] = np.array([0.56, 0.51, 0.43])
+    paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.55, 0.50, 0.42), 0.5
     if identity["glasses"]:
         paint["colour"][group == FRAME], paint["gloss"][group == FRAME] = identity["glasses"]["colour"], 0.2
     paint["skin"], paint["glint"] = skin, np.zeros(count)
@@ -269,10 +280,9 @@ def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: n
     gleam = gleam + paint["gloss"] * photo["fill"] * (1.2 * sky * np.clip(normal[:, 1], 0, 1) ** 3)
     gleam = gleam + 1.5 * paint["gloss"] * edge**4 * (photo["fill"] + 2 * photo["rim"]) * occlusion
     linear += gleam[:, None] * warm
-    eye, teeth = seen["group"] == EYE, seen["group"] == TEETH
+    eye = seen["group"] == EYE
     linear[eye] *= np.clip(0.12 + 0.95 * occlusion[eye], 0, 0.92)[:, None]
     linear += (paint["glint"] * (0.45 + 0.35 * photo["key_power"]) * np.clip(0.3 + lit, 0, 1))[:, None]
-    linear[teeth] *= np.clip(occlusion[teeth] * 1.5, 0.1, 0.95)[:, None]
     return linear
 
 
@@ -288,8 +298,8 @@ def _strand_layer(person: dict, photo: dict, scene: dict, maps: tuple, surface: 
         long = points is scene["bundles"][0] and person["hair"] is not None
         source = person["hair"] if long else person["fur"]
         density = 7.0 if long else 0.5
-        lit = key_map.share(points, 1.5 + 2 * photo["softness"], 0.06, density)
-        sky = 0.25 + 0.75 * sky_map.share(points, 5.0, 0.08, 0.6 * density)
+        lit = key_map.share(points, 1.5 + 2 * photo["softness"], 0.06, density, 4)
+        sky = 0.25 + 0.75 * sky_map.share(points, 5.0, 0.08, 0.6 * density, 4)
         light = light_strands(
             points.astype(np.float32), source["colour"], photo["key"], view, lit, sky, 0.65, photo["key_power"],
             photo["fill"], 0.032 if long else 0.012, CENTRE,
@@ -325,8 +335,10 @@ def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> n
     lit = maps[0].share(lifted, 1.5 + 5 * photo["softness"], 0.02, 5.0)
     sky = maps[1].share(lifted, 7.0, 0.03, 2.5)
     picture = backdrop(photo, wide)
-    picture[seen["hit"]] = _surface_light(photo, seen, paint, lit, sky)
+    light = _surface_light(photo, seen, paint, lit, sky)
+    picture[seen["hit"]] = light
     layer = _strand_layer(person, photo, scene, maps, depth)
     picture = picture * layer[..., 3:] + layer[..., :3]
-    picture *= 1 + 0.35 * np.clip(1 - person["identity"]["skin"].mean() / 0.25, 0, 1)
+    # The camera exposes for the face, in part: light skin isn't burnt out, dark skin isn't lost.
+    picture *= (0.30 / light[paint["skin"]].mean()) ** 0.6
     return develop(picture, photo, size, person["identity"]["seed"])
