@@ -12,7 +12,7 @@ def _blobs(rng, wide: int, count: int, sharp: bool) -> np.ndarray:
     for _ in range(count):
         x, y, radius = rng.uniform(-0.05, 1.05), rng.uniform(-0.05, 0.95), rng.uniform(0.03, 0.1)
         off = np.hypot(line[None] - x, line[:, None] - y) / radius
-        disc = 1 / (1 + np.exp((off - 1) * (25 if sharp else 6)))
+        disc = 1 / (1 + np.exp(np.minimum((off - 1) * (25 if sharp else 6), 50)))
         picture += rng.uniform(0.25, 1.0) * disc * (0.8 + 0.3 * np.minimum(off, 1))
     return picture
 
@@ -47,7 +47,7 @@ def backdrop(photo: dict, wide: int) -> np.ndarray:
     coarse = gaussian_filter(rng.normal(0, 1, (12, 12)), 1.2)
     soft = _enlarge(coarse / coarse.std(), 64)
     ramp = np.linspace(-1, 1, 64)
-    level = 0.86 * (1 - 0.14 * ramp[:, None] + 0.16 * photo["key"][0] * ramp[None] + 0.06 * soft)
+    level = 0.8 * (1 - 0.14 * ramp[:, None] + 0.16 * photo["key"][0] * ramp[None] + 0.06 * soft)
     level = level * _scenery(photo["scenery"], rng, 64)
     level = level * (0.62 + 0.38 * min(photo["key_power"] + photo["fill"], 2.2) / 2.2)
     tint = np.stack([gaussian_filter(rng.normal(0, 1, (64, 64)), 12) * 12 for _ in range(3)], -1)

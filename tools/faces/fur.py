@@ -20,7 +20,7 @@ def beard_mask(points: np.ndarray, kind: str | None) -> np.ndarray:
     upper = np.interp(x, [0, 0.16, 0.26, 0.4, 0.55, 0.7, 0.8], [6.86, 6.84, 6.72, 6.62, 6.72, 6.95, 7.15])
     jaw = _logistic((upper - y) / 0.03)
     throat = _logistic((y - np.interp(z, [0.2, 0.8, 1.3], [6.4, 6.2, 6.12])) / 0.03)
-    moustache = np.exp(-(((y - (6.85 - 0.25 * x**2)) / 0.03) ** 2)) * (x < 0.3)
+    moustache = np.exp(-(((y - (6.85 - 0.25 * x**2)) / 0.03) ** 2)) * np.exp(-((x / 0.24) ** 6))
     mask = np.maximum(jaw * throat, moustache) * _logistic((z - 0.42) / 0.04)
     return mask * np.exp(-((x / 0.25) ** 4)) if kind == "goatee" else mask
 

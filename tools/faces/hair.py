@@ -50,7 +50,7 @@ STYLES = dict(
 
 def azimuth(points: np.ndarray) -> np.ndarray:
     """Angle around the vertical axis of the head, 0 in front, ±π behind."""
-    return np.arctan2(points[..., 0], points[..., 2] - CENTRE[2])
+    return np.arctan2(points[..., 0], points[..., 2] - float(CENTRE[2]))
 
 
 def line_height(angle: np.ndarray, identity: dict) -> np.ndarray:
@@ -160,7 +160,7 @@ def _lengths(style: dict, identity: dict, roots: np.ndarray, rng) -> np.ndarray:
     if style["flow"] in ("bun", "tail"):
         knot = BUN if style["flow"] == "bun" else TAIL
         turn = np.arccos(np.clip((_unit(roots) * _unit(knot)).sum(1), -1, 1))
-        return 1.02 * turn * (np.linalg.norm(roots, axis=1) + 0.05) + 0.02
+        return 0.95 * turn * (np.linalg.norm(roots, axis=1) + 0.05) + 0.02
     if not style["cover"]:
         above = roots[:, 1] + CENTRE[1] - line_height(np.arctan2(roots[:, 0], roots[:, 2]), identity)
         length = length * np.clip(0.35 + above / 0.35, 0.3, 1)
@@ -240,7 +240,7 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
         length[fringe & (rng.random(n) < 0.5)] = 0
         stop[fringe], guard[fringe] = 0.2 + rng.normal(0, 0.06, fringe.sum()) - 0.1 * turn[fringe] ** 2, 0
     if style["flow"] in ("bun", "tail"):
-        loose = (rng.random(n) < 0.06) & (turn > np.radians(40)) & (turn < np.radians(75))
+        loose = (rng.random(n) < 0.03) & (turn > np.radians(40)) & (turn < np.radians(75))
         gravity[loose], length[loose], guard[loose] = 3.0, rng.uniform(0.4, 1.2, loose.sum()), 1.1
     grid = scalp.covered if style["cover"] and not identity["tucked"] else scalp.radius
     if identity["tucked"] and style["cover"]:

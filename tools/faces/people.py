@@ -83,19 +83,20 @@ REFINE = {
     "nose/nose-width3-decr": 0.15,
     "nose/nose-point-width-decr": 0.2,
     "nose/nose-scale-depth-decr": 0.15,
+    "chin/chin-width-decr": 0.12,
     "mouth/mouth-trans-backward": 0.15,
     "mouth/mouth-lowerlip-volume-decr": 0.1,
 }
 """Shift of a pair's mean towards the named morph: the mean of the plain model has a heavy nose and mouth."""
 SPREAD = dict(
     head=0.22,
-    forehead=0.3,
-    nose=0.3,
-    mouth=0.26,
-    chin=0.28,
-    eyes=0.24,
-    cheek=0.35,
-    eyebrows=0.35,
+    forehead=0.32,
+    nose=0.34,
+    mouth=0.29,
+    chin=0.3,
+    eyes=0.28,
+    cheek=0.37,
+    eyebrows=0.4,
     ears=0.35,
     neck=0.2,
 )
@@ -343,7 +344,7 @@ def sample_photo(seed: int, identity: dict) -> dict:
     smiling, units = sample_expression(rng)
     background = str(rng.choice(list(BACKGROUNDS)))
     colour = np.clip(np.array(BACKGROUNDS[background]) + rng.normal(0, 8, 3), 5, 250)
-    yaw = float(np.clip(rng.normal(0, 12), -24, 24))
+    yaw = float(np.clip(rng.normal(0, 11), -23, 23))
     return dict(
         seed=seed,
         units=units,

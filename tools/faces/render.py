@@ -100,15 +100,15 @@ if __name__ == "__main__":
     )
     parser.add_argument("what", choices=("train", "held-out", "sheet"))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--size", type=int, default=None, help="pixels a side (64; 256 for a sheet)")
+    parser.add_argument("--size", type=int, default=None, help="pixels a side (128; 256 for a sheet)")
     parser.add_argument("--identities", type=int, default=None, help="how many people (1200; 6 for a sheet)")
     parser.add_argument("--photos", type=int, default=None, help="photos of each (8; 5 for a sheet)")
     parser.add_argument("--first", type=int, default=9001, help="seed of a sheet's first person")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     if given.what == "train":
-        train(given.out, given.identities or 1200, given.photos or 8, given.size or 64, given.workers)
+        train(given.out, given.identities or 1200, given.photos or 8, given.size or 128, given.workers)
     elif given.what == "held-out":
-        held_out(given.out, given.size or 64)
+        held_out(given.out, given.size or 128)
     else:
         sheet(given.out, given.size or 256, given.identities or 6, given.photos or 5, given.first)

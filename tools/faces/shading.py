@@ -241,7 +241,7 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
     ring = group == CLOTH
     where = gather(scene["where"], seen["corners"][ring], seen["weights"][ring])
     paint["colour"][ring] = collar_colour(scene["garment"], where)
-    paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.55, 0.50, 0.42), 0.5
+    paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.62, 0.55, 0.45), 0.8
     if identity["glasses"]:
         paint["colour"][group == FRAME], paint["gloss"][group == FRAME] = identity["glasses"]["colour"], 0.2
     paint["skin"], paint["glint"] = skin, np.zeros(count)
@@ -266,7 +266,7 @@ def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: n
     diffuse *= np.clip(lit, 1e-3, 1)[:, None] ** leak
     open_sky = np.clip(0.1 + 0.95 * occlusion, 0, 1) * (0.4 + 0.6 * sky)
     around = 0.62 + 0.38 * normal[:, 1] + 0.12 * np.clip(-normal[:, 1], 0, 1)
-    wall = 0.75 + 0.25 * photo["background"] / photo["background"].mean()
+    wall = 0.85 + 0.15 * photo["background"] / photo["background"].mean()
     fill = photo["fill"] * (around * open_sky)[:, None] * wall
     rim_way = np.array([0.8 * photo["rim_side"], 0.3, -0.5])
     edge = 1 - np.clip((normal * view).sum(1), 0, 1)
@@ -281,8 +281,8 @@ def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: n
     gleam = gleam + 1.5 * paint["gloss"] * edge**4 * (photo["fill"] + 2 * photo["rim"]) * occlusion
     linear += gleam[:, None] * warm
     eye = seen["group"] == EYE
-    linear[eye] *= np.clip(0.12 + 0.95 * occlusion[eye], 0, 0.92)[:, None]
-    linear += (paint["glint"] * (0.45 + 0.35 * photo["key_power"]) * np.clip(0.3 + lit, 0, 1))[:, None]
+    linear[eye] *= np.clip(0.3 + 0.8 * occlusion[eye], 0, 0.95)[:, None]
+    linear += (paint["glint"] * (0.3 + 0.22 * photo["key_power"]) * np.clip(0.3 + lit, 0, 1))[:, None]
     return linear
 
 
@@ -334,6 +334,8 @@ def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> n
     lifted = seen["where"] + 0.03 * seen["normal"]
     lit = maps[0].share(lifted, 1.5 + 5 * photo["softness"], 0.02, 5.0)
     sky = maps[1].share(lifted, 7.0, 0.03, 2.5)
+    inside = seen["group"] == TEETH  # light that enters between the lips
+    lit[inside], sky[inside] = np.maximum(lit[inside], 0.35), np.maximum(sky[inside], 0.6)
     picture = backdrop(photo, wide)
     light = _surface_light(photo, seen, paint, lit, sky)
     picture[seen["hit"]] = light

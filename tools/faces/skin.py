@@ -53,7 +53,7 @@ def skin_colour(identity: dict, rest: np.ndarray, masks: np.ndarray) -> np.ndarr
     red = tone * np.array([1.10, 0.70, 0.70], np.float32)
     flush = _near(ax, y, 0.44, 6.98, 0.17, 0.15) + 0.9 * _near(ax, y, 0, 6.99, 0.12, 0.09)
     flush = flush * (1 + 0.25 * blotch)
-    colour = mix(colour, red, (0.2 + identity["blush"]) * flush + 0.5 * masks[:, 2])
+    colour = mix(colour, red, (0.2 + identity["blush"]) * flush + 0.3 * masks[:, 2])
     sallow = tone * np.array([0.98, 1.0, 0.90], np.float32)
     colour = mix(colour, sallow, 0.5 * _near(ax, y, 0, 7.75, 0.5, 0.18))
     under = _near(ax, y, 0.29, 7.13, 0.15, 0.05)
@@ -65,7 +65,7 @@ def skin_colour(identity: dict, rest: np.ndarray, masks: np.ndarray) -> np.ndarr
     if identity["old"] > 0.4:
         spots = np.clip((texture(noise["blotch"], u * 0.9 + 0.4, v * 0.9) - 1.5) * 2, 0, 1)
         colour = mix(colour, tone * np.array([0.72, 0.6, 0.52], np.float32), (identity["old"] - 0.4) * spots)
-    for at_x, at_y, radius in identity["moles"]:
+    for at_x, at_y, radius in identity["moles"].tolist():
         spot = np.exp(-((np.hypot(rest[:, 0] - at_x, y - at_y) / radius) ** 4)) * (z > 0.5)
         colour = mix(colour, tone * 0.3, 0.8 * spot)
     lip = tone * np.array([0.84, 0.52, 0.51], np.float32) + np.array([0.02, 0.0, 0.004], np.float32)
@@ -89,7 +89,7 @@ def _shaded_by_hair(identity, rest, colour, masks, fine) -> np.ndarray:
     style = identity["style"]
     grow = 1 / (1 + np.exp(-np.clip((y - line - 0.06) / 0.045, -30, 30)))
     grow = grow * ~((ax > 0.76) & (np.abs(y - 7.2) < 0.42)) * (y > 6.5)
-    share = grow * {"shaved": 0.5, "buzz": 0.6, "receding": 0.7}.get(style, 0.85)
+    share = grow * {"shaved": 0.5, "buzz": 0.6, "receding": 0.7}.get(style, 0.92)
     return mix(colour, identity["hair"] * 0.7, share * (0.9 + 0.1 * fine))
 
 
@@ -147,6 +147,6 @@ def eye_surface(where, view, eyes: list[np.ndarray], ahead: np.ndarray, identity
     pupil = 0.19 + 0.04 * (photo["light_name"] == "dim light")
     colour = mix(colour, np.full(3, 0.004), 1 / (1 + np.exp(np.clip((off - pupil) / 0.02, -30, 30))))
     mirrored = 2 * (normal * view).sum(1, keepdims=True) * normal - view
-    size = np.cos(np.radians(7 + 7 * photo["softness"]))
+    size = np.cos(np.radians(5 + 4 * photo["softness"]))
     glint = np.clip((mirrored @ photo["key"] - size) / (1 - size) * 3, 0, 1) * (off < 0.6)
     return colour, normal, glint
