@@ -21,7 +21,15 @@ COLLARS = dict(
     crew=[(0.0, -0.05), (0.035, -0.03), (0.05, 0.01), (0.03, 0.04), (0.0, 0.045)],
     vneck=[(0.0, -0.04), (0.03, -0.02), (0.035, 0.01), (0.0, 0.03)],
     scoop=[(0.0, -0.03), (0.022, -0.01), (0.02, 0.01), (0.0, 0.02)],
-    shirt=[(0.02, -0.05), (0.025, 0.05), (0.035, 0.1), (0.06, 0.12), (0.085, 0.07), (0.1, -0.05), (0.13, -0.2)],
+    shirt=[
+        (0.02, -0.05),
+        (0.025, 0.05),
+        (0.035, 0.1),
+        (0.06, 0.12),
+        (0.085, 0.07),
+        (0.1, -0.05),
+        (0.13, -0.2),
+    ],
     roll=[(0.02, -0.15), (0.03, 0.1), (0.04, 0.22), (0.07, 0.26), (0.10, 0.22), (0.115, 0.08), (0.1, -0.1)],
     hoodie=[(0.0, -0.1), (0.12, -0.12), (0.22, -0.05), (0.24, 0.06), (0.17, 0.15), (0.08, 0.16), (0.02, 0.1)],
 )
@@ -99,7 +107,7 @@ def fit(points: np.ndarray, vertices: np.ndarray, moved: np.ndarray) -> np.ndarr
 
 
 def cloth_colour(garment: dict, points: np.ndarray, noise: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Colour of cloth at points of the base body (N×3); `noise`: smooth noise there, `below`: see neckline."""
+    """Colour of cloth at points of the base body (N×3); `noise`: smooth noise, `below`: see neckline."""
     x, y = points[:, 0], points[:, 1]
     colour = garment["colour"] * (1 + 0.06 * noise[:, None])
     if garment["pattern"] == "stripes" and garment["kind"] in ("crew", "scoop", "vneck"):
@@ -108,7 +116,9 @@ def cloth_colour(garment: dict, points: np.ndarray, noise: np.ndarray, below: np
         lines = (x / 0.18 % 1 < 0.25) * 0.5 + (y / 0.18 % 1 < 0.25) * 0.5
         colour = colour + (garment["second"] - colour) * 0.6 * lines[:, None]
     if garment["pattern"] == "knit":
-        colour = colour * (1 + 0.12 * np.sin(x * 150) * np.sin(y * 110 + 2 * np.abs((x * 24) % 1 - 0.5)))[:, None]
+        colour = (
+            colour * (1 + 0.12 * np.sin(x * 150) * np.sin(y * 110 + 2 * np.abs((x * 24) % 1 - 0.5)))[:, None]
+        )
     if garment["kind"] == "jacket":
         edge = np.abs(x) - np.interp(y, [5.0, 5.98, 6.2], [0.05, 0.47, 0.5])
         inner = garment["second"] * (1 + 0.03 * noise[:, None])

@@ -36,7 +36,7 @@ def brow_shape(points: np.ndarray, brow: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sow(vertices, triangles, density, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Random places on a mesh: corner vertices (n×3) and their weights, as dense as `density(points)` (0-1)."""
+    """Random places on a mesh: corner vertices (n×3) and weights, as dense as `density(points)` (0-1)."""
     corners = vertices[triangles]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     likely = np.max([density(corners[:, k]) for k in range(3)] + [density(corners.mean(1))], 0) > 0.01
@@ -131,7 +131,12 @@ def beard(identity: dict, head, rng) -> dict | None:
     last = 0.2 * out + down + 0.35 * rng.normal(0, 1, places.shape)
     longest = 0.022 if kind == "stubble" else 0.13 * identity["beard_length"]
     below = np.clip((6.75 - places[:, 1]) / 0.4, 0, 1)
-    length = longest * rng.uniform(0.6, 1.1, len(places)) * (0.55 + 0.6 * below) * np.where(moustache[:, 0], 0.6, 1)
+    length = (
+        longest
+        * rng.uniform(0.6, 1.1, len(places))
+        * (0.55 + 0.6 * below)
+        * np.where(moustache[:, 0], 0.6, 1)
+    )
     dark = np.minimum(identity["hair"] * 0.75, identity["skin"] * 0.5)
     grey = (rng.random(len(places)) < identity["grey"])[:, None]
     colour = np.where(grey, 0.4, dark * rng.uniform(0.7, 1.25, (len(places), 1)))

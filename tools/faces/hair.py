@@ -19,8 +19,12 @@ LINE_HEIGHT = np.array([7.98, 7.96, 7.88, 7.74, 7.54, 7.3, 7.3, 7.56, 7.58, 7.2,
 """Where hair begins on the base head: height (dm) against the azimuth around the head, 0 in front."""
 WHORL = np.array([0.08, 0.75, -0.65])
 BUN, TAIL = np.array([0.0, 0.93, -0.66]), np.array([0.0, 0.15, -0.95])
-SHORT = dict(gravity=0.3, lay=4.0, guard=0, stop=4.0, cover=False, wave=(0.006, 0.5), mess=0.12, clump=0.35, steps=8)
-LONG = dict(gravity=6.0, lay=3.0, guard=60, stop=5.0, cover=True, wave=(0.012, 0.9), mess=0.06, clump=0.45, steps=18)
+SHORT = dict(
+    gravity=0.3, lay=4.0, guard=0, stop=4.0, cover=False, wave=(0.006, 0.5), mess=0.12, clump=0.35, steps=8
+)
+LONG = dict(
+    gravity=6.0, lay=3.0, guard=60, stop=5.0, cover=True, wave=(0.012, 0.9), mess=0.06, clump=0.45, steps=18
+)
 LONG |= dict(top=3.0, sides=3.0, lift=0.2)
 STYLES = dict(
     buzz=SHORT | dict(flow="whorl", top=0.07, sides=0.05, lift=0.9, clear=0.015, clump=0.0, steps=4),
@@ -168,14 +172,18 @@ def _lengths(style: dict, identity: dict, roots: np.ndarray, rng) -> np.ndarray:
     return length * rng.uniform(0.75, 1.08, len(roots))
 
 
-def _curl(strands: np.ndarray, wave: tuple[float, float], length: np.ndarray, phase: np.ndarray) -> np.ndarray:
+def _curl(
+    strands: np.ndarray, wave: tuple[float, float], length: np.ndarray, phase: np.ndarray
+) -> np.ndarray:
     """Wind strands into helices of a radius and wavelength (dm); straight at the root."""
     count, steps, _ = strands.shape
     ahead = _unit(np.gradient(strands, axis=1))
     one = _unit(np.cross(ahead, np.array([0.3, 0.2, 1.0], np.float32)))
     two = np.cross(ahead, one)
     run = np.linspace(0, 1, steps, dtype=np.float32) * length[:, None].astype(np.float32)
-    radius = wave[0] * np.minimum(run / (1.2 * wave[1]), 1) * (1 + 0.35 * np.sin(3 * phase[:, None] + 2 * run))
+    radius = (
+        wave[0] * np.minimum(run / (1.2 * wave[1]), 1) * (1 + 0.35 * np.sin(3 * phase[:, None] + 2 * run))
+    )
     turn = 2 * np.pi * run / wave[1] + phase[:, None]
     return strands + radius[..., None] * (np.cos(turn)[..., None] * one + np.sin(turn)[..., None] * two)
 
@@ -190,7 +198,7 @@ def _clump(strands: np.ndarray, roots: np.ndarray, share: float, rng) -> tuple[n
 
 
 def _knot(style: dict, rng, count: int, steps: int) -> np.ndarray:
-    """The bun (arcs around a ball) or the tail (a bundle over one shoulder), relative to the head's centre."""
+    """The bun (arcs around a ball) or the tail (a bundle over one shoulder); from the head's centre."""
     t = np.linspace(0, 1, steps)
     if style["flow"] == "bun":
         axis = _unit(rng.normal(0, [0.5, 1.0, 0.5], (count, 3)))
@@ -222,7 +230,7 @@ def _colours(identity: dict, count: int, lock: np.ndarray, rng) -> np.ndarray:
 
 
 def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
-    """Strands of a hairstyle on the base head, their colours, width (dm) and opacity; None for a shaved head."""
+    """Strands of a hairstyle on the base head, colours, widths (dm) and opacities; None for a shaved head."""
     if identity["style"] == "shaved":
         return None
     style, rng = STYLES[identity["style"]], np.random.default_rng([13, identity["seed"]])
@@ -247,7 +255,9 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
         guard = guard + np.radians(30) * (stop < 0)
     clearance = style["clear"] * identity["volume"] * rng.uniform(0.1, 1, n) ** 0.7
     steps = style["steps"]
-    strands = grow(roots, heading, length, gravity, style["lay"], clearance, guard, stop, grid, POLAR_STEP, steps)
+    strands = grow(
+        roots, heading, length, gravity, style["lay"], clearance, guard, stop, grid, POLAR_STEP, steps
+    )
     strands, lock = _clump(strands, roots, style["clump"], rng)
     phase = rng.uniform(0, 6.28, lock.max() + 1)[lock] + rng.normal(0, 0.5, n)
     strands = _curl(strands, (style["wave"][0] * identity["grain"], style["wave"][1]), length, phase)

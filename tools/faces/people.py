@@ -66,12 +66,11 @@ LENGTH = {
 }
 """Every hair style and the word for it in captions."""
 STYLES = tuple(LENGTH)
-MALE_STYLES = dict(
-    shaved=0.08, buzz=0.12, crop=0.17, parted=0.15, swept=0.12, tousled=0.12, receding=0.08
-) | dict(curls=0.06, afro=0.04, long=0.03, locs=0.03)
-FEMALE_STYLES = dict(bob=0.17, long=0.18, wavy=0.18, ringlets=0.12, bun=0.11, ponytail=0.1, pixie=0.07) | dict(
-    afro=0.05, locs=0.02
-)
+MALE_STYLES = dict(shaved=0.08, buzz=0.12, crop=0.17, parted=0.15, swept=0.12, tousled=0.12, receding=0.08)
+MALE_STYLES |= dict(curls=0.06, afro=0.04, long=0.03, locs=0.03)
+FEMALE_STYLES = dict(
+    bob=0.17, long=0.18, wavy=0.18, ringlets=0.12, bun=0.11, ponytail=0.1, pixie=0.07
+) | dict(afro=0.05, locs=0.02)
 MALE_CLOTHES = dict(crew=0.3, shirt=0.28, jacket=0.16, hoodie=0.12, vneck=0.08, roll=0.06)
 FEMALE_CLOTHES = dict(crew=0.24, scoop=0.2, shirt=0.16, vneck=0.14, roll=0.12, jacket=0.08, hoodie=0.06)
 HEAD_SHAPES = ["oval", "round", "square", "triangular", "rectangular", "diamond", "invertedtriangular"]
@@ -197,6 +196,7 @@ def sample_skin(rng, depth: float, male: float, old: float) -> dict:
     tone = SKIN[int(depth)] * (1 - depth % 1) + SKIN[int(depth) + 1] * (depth % 1)
     fair = np.clip((2.2 - depth) / 2, 0, 1)
     moles = int(rng.integers(0, 5))
+    places = [rng.uniform(-0.55, 0.55, moles), rng.uniform(6.5, 7.75, moles)]
     return dict(
         skin=srgb(np.clip(tone + rng.normal(0, 3.5, 3), 20, 250)),
         lip_tint=float(rng.uniform(0.2, 0.45) + (1 - male) * rng.uniform(0, 0.4)),
@@ -205,10 +205,7 @@ def sample_skin(rng, depth: float, male: float, old: float) -> dict:
         shine=float(rng.uniform(0.6, 1.5)),
         pores=float(rng.uniform(0.6, 1.4) * (1 + 0.4 * old)),
         freckles=float(rng.uniform(0.3, 0.9) if rng.random() < 0.12 + 0.2 * fair else 0),
-        moles=np.stack(
-            [rng.uniform(-0.55, 0.55, moles), rng.uniform(6.5, 7.75, moles), rng.uniform(0.008, 0.016, moles)],
-            1,
-        ),
+        moles=np.stack([*places, rng.uniform(0.008, 0.016, moles)], 1),
     )
 
 

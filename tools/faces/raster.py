@@ -147,7 +147,7 @@ def texture(picture, u, v):
 
 @numba.njit(cache=True)
 def turn_head(points, angles, pivot, low, high):
-    """Points (M×3) turned by (yaw, pitch, roll) radians about `pivot`: in full above `high`, by a third below `low`."""
+    """Points (M×3) turned by (yaw, pitch, roll) radians about `pivot`: a third of it below `low`."""
     out = np.empty_like(points)
     for i in range(len(points)):
         follow = 0.35 + 0.65 * min(max((points[i, 1] - low) / (high - low), 0.0), 1.0)

@@ -15,7 +15,7 @@ from tools.faces.fur import EYE_CENTRE, fur
 from tools.faces.hair import CENTRE, Scalp, hair
 from tools.faces.people import paired_morphs
 from tools.faces.raster import gather, place, rasterise, shadow, texture, turn_head, vertex_normals
-from tools.faces.skin import eye_surface, mix, noise_textures, skin_colour, skin_relief, skin_shine
+from tools.faces.skin import eye_surface, noise_textures, skin_colour, skin_relief, skin_shine
 from tools.faces.strands import draw, light_strands, nearest_first, splat
 
 ASSET = Path(__file__).resolve().parents[2] / "data/head/head.npz"
@@ -24,12 +24,13 @@ PIVOT = np.array([0.0, 6.2, 0.25])
 LOOK, DISTANCE, ZOOM = np.array([0, 7.17, 0.6]), 13.0, 0.30
 """Where the camera looks, how far away it stands (dm), and image widths per dm."""
 MAP_SIZE, MAP_WIDTH = 256, 4.2
-SKY = np.array([0.0, 0.75, 0.66])
-TAPS = {
-    count: np.array([[np.sqrt((k + 0.5) / count) * f(2.4 * k) for f in (np.cos, np.sin)] for k in range(count)])
-    for count in (4, 13)
-}
-"""Points evenly spread over a unit disc."""
+SKY = np.array([0.0, 0.75, 0.66]) / np.hypot(0.75, 0.66)
+
+
+def _disc(count: int) -> np.ndarray:
+    """Points evenly spread over a unit disc (count×2)."""
+    k = np.arange(count)
+    return np.sqrt((k + 0.5) / count)[:, None] * np.stack([np.cos(2.4 * k), np.sin(2.4 * k)], 1)
 
 
 class Head:
@@ -184,12 +185,12 @@ class DepthMaps:
 
     def share(self, points, radius: float, bias: float, density: float, taps: int = 13) -> np.ndarray:
         """Share of the light that reaches points (…×3), averaged over a disc of `radius` texels."""
-        lit = shadow(*self._place(points), self.solid, self.hair, TAPS[taps], radius, bias, density)
+        lit = shadow(*self._place(points), self.solid, self.hair, _disc(taps), radius, bias, density)
         return lit.reshape(points.shape[:-1])
 
 
 def project(points: np.ndarray, photo: dict, wide: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixel columns and rows and the depth (larger is nearer) of points (…×3) in a picture `wide` pixels wide."""
+    """Pixel columns, rows and depths (larger is nearer) of points (…×3) in a picture `wide` pixels wide."""
     p = points - LOOK.astype(points.dtype)
     scale = wide * ZOOM * photo["scale"] * DISTANCE / (DISTANCE - p[..., 2])
     x = wide * (0.5 + photo["shift"][0]) + scale * p[..., 0]
@@ -197,7 +198,7 @@ def project(points: np.ndarray, photo: dict, wide: int) -> tuple[np.ndarray, np.
 
 
 def _visible(scene: dict, photo: dict, wide: int) -> tuple[dict, np.ndarray]:
-    """What every covered pixel sees: its triangle, place, normal and direction to the camera; and the depths."""
+    """What every covered pixel sees: its triangle, place, normal, direction to the camera; and the depths."""
     x, y, z = project(scene["world"], photo, wide)
     a, b, c = scene["triangles"].T
     area = (x[b] - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (y[b] - y[a])
@@ -237,7 +238,9 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
     folds = texture(noise["blotch"], rest[:, 0] * 0.28 + turn, rest[:, 1] * 0.2 + rest[:, 2] * 0.1)
     paint["colour"][cloth] = cloth_colour(scene["garment"], rest, folds, below[cloth])
     seen["normal"][cloth, 0] += 0.10 * folds
-    seen["normal"][cloth, 1] += 0.10 * texture(noise["blotch"], rest[:, 0] * 0.28 + turn, rest[:, 1] * 0.2 + 0.5)
+    seen["normal"][cloth, 1] += 0.10 * texture(
+        noise["blotch"], rest[:, 0] * 0.28 + turn, rest[:, 1] * 0.2 + 0.5
+    )
     ring = group == CLOTH
     where = gather(scene["where"], seen["corners"][ring], seen["weights"][ring])
     paint["colour"][ring] = collar_colour(scene["garment"], where)
@@ -300,10 +303,9 @@ def _strand_layer(person: dict, photo: dict, scene: dict, maps: tuple, surface: 
         density = 7.0 if long else 0.5
         lit = key_map.share(points, 1.5 + 2 * photo["softness"], 0.06, density, 4)
         sky = 0.25 + 0.75 * sky_map.share(points, 5.0, 0.08, 0.6 * density, 4)
-        light = light_strands(
-            points.astype(np.float32), source["colour"], photo["key"], view, lit, sky, 0.65, photo["key_power"],
-            photo["fill"], 0.032 if long else 0.012, CENTRE,
-        )  # fmt: skip
+        points = points.astype(np.float32)
+        lights = (photo["key"], view, lit, sky, 0.65, photo["key_power"], photo["fill"])
+        light = light_strands(points, source["colour"], *lights, 0.032 if long else 0.012, CENTRE)
         place = np.stack(project(points, photo, wide), -1).astype(np.float32)
         place[..., 2] += 0.03
         steps = points.shape[1]
@@ -329,7 +331,7 @@ def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> n
     scene, wide = pose(person, photo), size * oversample
     seen, depth = _visible(scene, photo, wide)
     hair_points = scene["bundles"][0] if person["hair"] is not None else None
-    maps = tuple(DepthMaps(scene, light / np.linalg.norm(light), hair_points) for light in (photo["key"], SKY))
+    maps = tuple(DepthMaps(scene, light, hair_points) for light in (photo["key"], SKY))
     paint = _paint(person, photo, scene, seen)
     lifted = seen["where"] + 0.03 * seen["normal"]
     lit = maps[0].share(lifted, 1.5 + 5 * photo["softness"], 0.02, 5.0)

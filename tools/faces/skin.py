@@ -12,7 +12,7 @@ from tools.faces.raster import texture
 
 @lru_cache(maxsize=1)
 def noise_textures() -> dict[str, np.ndarray]:
-    """Periodic textures of about unit size, the same for everybody: blotches, pores, and the pores' slopes."""
+    """Periodic textures of unit size, the same for everybody: blotches, pores, and the pores' slopes."""
     rng = np.random.default_rng(7)
 
     def smooth(sigma):
@@ -42,13 +42,13 @@ def _spread(identity: dict, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def skin_colour(identity: dict, rest: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Albedo at points of the base head: tone, blotches, blush, lips, freckles, moles, brows, stubble, scalp."""
+    """Albedo at points of the base head: tone, blotches, blush, lips, freckles, moles, short hair."""
     noise = noise_textures()
     ax, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     u, v = _spread(identity, rest)
     tone = identity["skin"].astype(np.float32)
     blotch, fine = texture(noise["blotch"], u * 0.55, v * 0.55), texture(noise["pores"], u * 1.1, v * 1.1)
-    uneven = 0.07 * identity["blotches"] * blotch[:, None] * np.array([0.45, 1, 1], np.float32)
+    uneven = 0.055 * identity["blotches"] * blotch[:, None] * np.array([0.45, 1, 1], np.float32)
     colour = tone * (1 + uneven + 0.025 * identity["pores"] * fine[:, None])
     red = tone * np.array([1.10, 0.70, 0.70], np.float32)
     flush = _near(ax, y, 0.44, 6.98, 0.17, 0.15) + 0.9 * _near(ax, y, 0, 6.99, 0.12, 0.09)
@@ -57,11 +57,15 @@ def skin_colour(identity: dict, rest: np.ndarray, masks: np.ndarray) -> np.ndarr
     sallow = tone * np.array([0.98, 1.0, 0.90], np.float32)
     colour = mix(colour, sallow, 0.5 * _near(ax, y, 0, 7.75, 0.5, 0.18))
     under = _near(ax, y, 0.29, 7.13, 0.15, 0.05)
-    colour = mix(colour, tone * np.array([0.74, 0.62, 0.66], np.float32), (0.25 + 0.45 * identity["old"]) * under)
+    colour = mix(
+        colour, tone * np.array([0.74, 0.62, 0.66], np.float32), (0.25 + 0.45 * identity["old"]) * under
+    )
     if identity["freckles"]:
         spots = np.clip((texture(noise["blotch"], u * 2.3, v * 2.3) - 0.8) * 2.5, 0, 1)
         near = np.exp(-((ax / 0.62) ** 4) - ((y - 7.0) / 0.26) ** 2) * (z > 0.8)
-        colour = mix(colour, tone * np.array([0.62, 0.45, 0.36], np.float32), identity["freckles"] * spots * near)
+        colour = mix(
+            colour, tone * np.array([0.62, 0.45, 0.36], np.float32), identity["freckles"] * spots * near
+        )
     if identity["old"] > 0.4:
         spots = np.clip((texture(noise["blotch"], u * 0.9 + 0.4, v * 0.9) - 1.5) * 2, 0, 1)
         colour = mix(colour, tone * np.array([0.72, 0.6, 0.52], np.float32), (identity["old"] - 0.4) * spots)

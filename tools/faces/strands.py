@@ -25,10 +25,10 @@ def look_up(grid, polar_step, x, y, z):
 
 @numba.njit(cache=True)
 def grow(roots, heading, length, gravity, lay, clearance, guard, stop, grid, polar_step, steps):
-    """Let strands grow from `roots` (relative to the grid's centre) along `heading`, pulled down by `gravity`.
+    """Let strands grow from `roots` (relative to the grid's centre) along `heading`, drawn down by `gravity`.
 
     They lie down on the head as fast as `lay` says, slide over it at their own `clearance`, keep out of the
-    azimuths below `guard` in front of the face, and end at the height `stop`. Returns N×steps×3, relative to the centre.
+    azimuths below `guard` in front of the face, and end at the height `stop`. Returns N×steps×3.
     """
     count = len(roots)
     out = np.zeros((count, steps, 3), np.float32)
@@ -65,7 +65,7 @@ def grow(roots, heading, length, gravity, lay, clearance, guard, stop, grid, pol
 
 @numba.njit(cache=True)
 def carry(points, shift, polar_step, centre):
-    """Add to points (M×3) the displacement that a (polar, azimuth) grid of vectors holds for their direction."""
+    """Add to points (M×3) the displacement that a (polar, azimuth) grid holds for their direction."""
     out = np.empty_like(points)
     for i in range(len(points)):
         x, y, z = points[i, 0] - centre[0], points[i, 1] - centre[1], points[i, 2] - centre[2]
