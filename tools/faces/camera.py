@@ -65,7 +65,7 @@ def develop(picture: np.ndarray, photo: dict, size: int, seed: int) -> np.ndarra
     picture *= (1 - photo["vignette"] * 0.5 * (line[:, None] ** 2 + line[None] ** 2))[..., None]
     warm, green = photo["balance"]
     picture *= np.array([1 + warm, 1 + green, 1 - warm]) * photo["exposure"] * photo["level"]
-    picture = (1 - np.exp(-1.25 * picture)) / (1 - np.exp(-1.25 * 1.45))
+    picture = (1 - np.exp(-1.15 * picture)) / (1 - np.exp(-1.15 * 1.7))
     grey = picture.mean(-1, keepdims=True)
     picture = np.clip(grey + photo["saturation"] * (picture - grey), 0, 1)
     rng = np.random.default_rng([14, seed, photo["seed"]])

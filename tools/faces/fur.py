@@ -39,9 +39,9 @@ def sow(vertices, triangles, density, count: int, rng) -> tuple[np.ndarray, np.n
     """Random places on a mesh: corner vertices (n×3) and weights, as dense as `density(points)` (0-1)."""
     corners = vertices[triangles]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    likely = np.max([density(corners[:, k]) for k in range(3)] + [density(corners.mean(1))], 0) > 0.01
-    area = area * likely
-    chosen = rng.choice(len(triangles), 40 * count, p=area / area.sum())
+    likely = np.max([density(corners[:, k]) for k in range(3)] + [density(corners.mean(1))], 0)
+    area = area * (likely > 0.01)
+    chosen = rng.choice(len(triangles), 12 * count, p=area / area.sum())
     weights = rng.dirichlet([1, 1, 1], len(chosen))
     places = np.einsum("nk,nkc->nc", weights, corners[chosen])
     kept = np.flatnonzero(rng.random(len(chosen)) < density(places))[:count]

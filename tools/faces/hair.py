@@ -60,7 +60,7 @@ def azimuth(points: np.ndarray) -> np.ndarray:
 def line_height(angle: np.ndarray, identity: dict) -> np.ndarray:
     """Height of a person's hairline at an azimuth (dm on the base head)."""
     side = np.abs(angle)
-    height = np.interp(side, LINE_AZIMUTH, LINE_HEIGHT)
+    height = np.interp(side, LINE_AZIMUTH, LINE_HEIGHT).astype(angle.dtype)
     front = np.exp(-((side / 0.75) ** 4))
     temples = np.exp(-(((side - 0.62) / 0.22) ** 2))
     height = height + front * identity["hairline"] + temples * 0.07 * identity["male"]
@@ -115,7 +115,7 @@ class Scalp:
 
 def _roots(identity: dict, scalp: Scalp, rng, count: int) -> np.ndarray:
     """Roots (relative to the head's centre), evenly strewn above the hairline and thinning out near it."""
-    cosine, angle = rng.uniform(np.cos(np.radians(135)), 1, 8 * count), rng.uniform(-np.pi, np.pi, 8 * count)
+    cosine, angle = rng.uniform(np.cos(np.radians(135)), 1, 4 * count), rng.uniform(-np.pi, np.pi, 4 * count)
     sine = np.sqrt(1 - cosine**2)
     way = np.stack([sine * np.sin(angle), cosine, sine * np.cos(angle)], 1)
     row = np.clip(np.arccos(cosine) / POLAR_STEP, 0, ROWS - 1.001).astype(int)
@@ -249,6 +249,7 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
         stop[fringe], guard[fringe] = 0.2 + rng.normal(0, 0.06, fringe.sum()) - 0.1 * turn[fringe] ** 2, 0
     if style["flow"] in ("bun", "tail"):
         loose = (rng.random(n) < 0.03) & (turn > np.radians(40)) & (turn < np.radians(75))
+        heading[loose] = _unit(0.4 * roots[loose] - [0, 1.0, 0])
         gravity[loose], length[loose], guard[loose] = 3.0, rng.uniform(0.4, 1.2, loose.sum()), 1.1
     grid = scalp.covered if style["cover"] and not identity["tucked"] else scalp.radius
     if identity["tucked"] and style["cover"]:

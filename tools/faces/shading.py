@@ -16,7 +16,7 @@ from tools.faces.hair import CENTRE, Scalp, hair
 from tools.faces.people import paired_morphs
 from tools.faces.raster import gather, place, rasterise, shadow, texture, turn_head, vertex_normals
 from tools.faces.skin import eye_surface, noise_textures, skin_colour, skin_relief, skin_shine
-from tools.faces.strands import draw, light_strands, nearest_first, splat
+from tools.faces.strands import draw, in_sight, light_strands, nearest_first, splat
 
 ASSET = Path(__file__).resolve().parents[2] / "data/head/head.npz"
 SKIN, EYE, LASH, TEETH, CLOTH, FRAME = range(6)
@@ -173,8 +173,13 @@ class DepthMaps:
         side = np.cross([0, 1.0, 0.001], light)
         side /= np.linalg.norm(side)
         self.basis = np.stack([side, np.cross(light, side), light], 1)
-        solid = scene["triangles"][(scene["groups"] != LASH) & (scene["groups"] != FRAME)]
-        self.solid = rasterise(*self._place(scene["world"]), solid, MAP_SIZE, MAP_SIZE)[2]
+        u, v, depth = self._place(scene["world"])
+        a, b, c = scene["triangles"].T
+        facing = (u[b] - u[a]) * (v[c] - v[a]) < (u[c] - u[a]) * (v[b] - v[a])
+        solid = scene["triangles"][
+            (facing & (scene["groups"] <= TEETH) & (scene["groups"] != LASH)) | (scene["groups"] == CLOTH)
+        ]
+        self.solid = rasterise(u, v, depth, solid, MAP_SIZE, MAP_SIZE)[2]
         self.hair = np.full((MAP_SIZE, MAP_SIZE), -1e9, np.float32)
         if hair_points is not None:
             splat(*self._place(hair_points).reshape(3, *hair_points.shape[:2]), self.hair)
@@ -183,7 +188,7 @@ class DepthMaps:
         middle = np.array([0, 7.1, 0.5])
         return place(points.reshape(-1, 3), self.basis, middle, MAP_SIZE / MAP_WIDTH, MAP_SIZE)
 
-    def share(self, points, radius: float, bias: float, density: float, taps: int = 13) -> np.ndarray:
+    def share(self, points, radius: float, bias: float, density: float, taps: int = 9) -> np.ndarray:
         """Share of the light that reaches points (…×3), averaged over a disc of `radius` texels."""
         lit = shadow(*self._place(points), self.solid, self.hair, _disc(taps), radius, bias, density)
         return lit.reshape(points.shape[:-1])
@@ -223,7 +228,8 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
     """Colour, shine and occlusion of every covered pixel; bends the normals where the surface is rough."""
     asset, identity, group = head(), person["identity"], seen["group"]
     count, noise = len(group), noise_textures()
-    paint = dict(colour=np.zeros((count, 3), np.float32), gloss=np.zeros(count), occlusion=np.ones(count))
+    paint = dict(colour=np.zeros((count, 3), np.float32), gloss=np.zeros(count, np.float32))
+    paint["occlusion"] = np.ones(count, np.float32)
     own = seen["corners"][:, 0] < len(asset.vertices)
     paint["occlusion"][own] = gather(asset.occlusion, seen["corners"][own], seen["weights"][own])[:, 0]
     below = np.where(group == SKIN, neckline(seen["rest"], scene["garment"]), 1.0)
@@ -247,7 +253,7 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
     paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.62, 0.55, 0.45), 0.8
     if identity["glasses"]:
         paint["colour"][group == FRAME], paint["gloss"][group == FRAME] = identity["glasses"]["colour"], 0.2
-    paint["skin"], paint["glint"] = skin, np.zeros(count)
+    paint["skin"], paint["glint"] = skin, np.zeros(count, np.float32)
     eye = group == EYE
     if eye.any():
         paint["colour"][eye], seen["normal"][eye], paint["glint"][eye] = eye_surface(
@@ -259,19 +265,19 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
 
 def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: np.ndarray) -> np.ndarray:
     """Linear light of every covered pixel: key light, sky and surroundings, rim light, reflections."""
-    normal, view, key = seen["normal"], seen["view"], photo["key"]
+    normal, view, key = seen["normal"], seen["view"], photo["key"].astype(np.float32)
     skin, occlusion = paint["skin"][:, None], paint["occlusion"]
     warm = np.array([1 + photo["warmth"], 1, 1 - 1.3 * photo["warmth"]], np.float32)
-    facing = normal @ key.astype(np.float32)
-    wrap = 0.4 * photo["softness"] + np.where(skin, np.array([0.26, 0.13, 0.10]), 0.1)
+    facing = normal @ key
+    wrap = 0.4 * photo["softness"] + np.where(skin, np.array([0.26, 0.13, 0.10], np.float32), np.float32(0.1))
     diffuse = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, 1)
-    leak = np.where(skin, np.array([0.92, 1.04, 1.06]), 1.0)
+    leak = np.where(skin, np.array([0.92, 1.04, 1.06], np.float32), np.float32(1))
     diffuse *= np.clip(lit, 1e-3, 1)[:, None] ** leak
     open_sky = np.clip(0.1 + 0.95 * occlusion, 0, 1) * (0.4 + 0.6 * sky)
     around = 0.62 + 0.38 * normal[:, 1] + 0.12 * np.clip(-normal[:, 1], 0, 1)
-    wall = 0.85 + 0.15 * photo["background"] / photo["background"].mean()
+    wall = (0.85 + 0.15 * photo["background"] / photo["background"].mean()).astype(np.float32)
     fill = photo["fill"] * (around * open_sky)[:, None] * wall
-    rim_way = np.array([0.8 * photo["rim_side"], 0.3, -0.5])
+    rim_way = np.array([0.8 * photo["rim_side"], 0.3, -0.5], np.float32)
     edge = 1 - np.clip((normal * view).sum(1), 0, 1)
     rim = photo["rim"] * np.clip(normal @ rim_way / 0.98, 0, 1) * edge**1.5 * occlusion
     linear = paint["colour"] * 0.62 * (photo["key_power"] * diffuse * warm + fill + 1.6 * rim[:, None])
@@ -289,39 +295,40 @@ def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: n
     return linear
 
 
+def _segments(
+    source: dict, points: np.ndarray, photo: dict, maps: tuple, surface: np.ndarray, sheen
+) -> tuple:
+    """What `draw` needs to know of the strands in sight: ends, colours at both ends, width, opacity."""
+    wide, steps = len(surface), points.shape[1]
+    x, y, z = project(points, photo, wide)
+    shown = in_sight(x, y, z, surface, 0.1)
+    points = np.ascontiguousarray(points[shown], np.float32)
+    place = np.stack([x[shown], y[shown], z[shown] + 0.03], -1).astype(np.float32)
+    lit = maps[0].share(points, 1.5 + 2 * photo["softness"], 0.06, source["density"], 4)
+    sky = 0.25 + 0.75 * maps[1].share(points, 5.0, 0.08, 0.6 * source["density"], 4)
+    view = np.array([0.0, 0.05, 1.0])
+    lights = (photo["key"], view, lit, sky, 0.65, photo["key_power"], photo["fill"])
+    light = light_strands(points, source["colour"][shown], *lights, sheen, CENTRE)
+    fade = np.linspace(1, 0.45, steps - 1, dtype=np.float32)
+    return (
+        place[:, :-1].reshape(-1, 3),
+        place[:, 1:].reshape(-1, 3),
+        light[:, :-1].reshape(-1, 3),
+        light[:, 1:].reshape(-1, 3),
+        np.repeat(source["width"][shown] * wide * ZOOM * photo["scale"], steps - 1),
+        (source["alpha"][shown, None] * fade).reshape(-1),
+    )
+
+
 def _strand_layer(person: dict, photo: dict, scene: dict, maps: tuple, surface: np.ndarray) -> np.ndarray:
     """Hair, brows, lashes and beard over the picture: premultiplied colour and the light that passes."""
-    wide = len(surface)
-    layer = np.zeros((wide, wide, 4), np.float32)
+    bundles = [(person["fur"] | {"density": 0.5}, scene["bundles"][-1], 0.012)]
+    if person["hair"] is not None:
+        bundles.append((person["hair"] | {"density": 7.0}, scene["bundles"][0], 0.032))
+    parts = [_segments(source, points, photo, maps, surface, sheen) for source, points, sheen in bundles]
+    a, b, colour_a, colour_b, width, alpha = (np.concatenate(part) for part in zip(*parts, strict=True))
+    layer = np.zeros((*surface.shape, 4), np.float32)
     layer[..., 3] = 1
-    key_map, sky_map = maps
-    view = np.array([0.0, 0.05, 1.0])
-    segments = []
-    for points in scene["bundles"]:
-        long = points is scene["bundles"][0] and person["hair"] is not None
-        source = person["hair"] if long else person["fur"]
-        density = 7.0 if long else 0.5
-        lit = key_map.share(points, 1.5 + 2 * photo["softness"], 0.06, density, 4)
-        sky = 0.25 + 0.75 * sky_map.share(points, 5.0, 0.08, 0.6 * density, 4)
-        points = points.astype(np.float32)
-        lights = (photo["key"], view, lit, sky, 0.65, photo["key_power"], photo["fill"])
-        light = light_strands(points, source["colour"], *lights, 0.032 if long else 0.012, CENTRE)
-        place = np.stack(project(points, photo, wide), -1).astype(np.float32)
-        place[..., 2] += 0.03
-        steps = points.shape[1]
-        fade = np.linspace(1, 0.45, steps - 1, dtype=np.float32)
-        width = source["width"] * wide * ZOOM * photo["scale"]
-        segments.append(
-            (
-                place[:, :-1].reshape(-1, 3),
-                place[:, 1:].reshape(-1, 3),
-                light[:, :-1].reshape(-1, 3),
-                light[:, 1:].reshape(-1, 3),
-                np.repeat(width, steps - 1),
-                (source["alpha"][:, None] * fade).reshape(-1),
-            )
-        )
-    a, b, colour_a, colour_b, width, alpha = (np.concatenate(parts) for parts in zip(*segments, strict=True))
     draw(a, b, colour_a, colour_b, width, alpha, nearest_first(a[:, 2]), surface, layer)
     return layer
 
@@ -344,5 +351,5 @@ def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> n
     layer = _strand_layer(person, photo, scene, maps, depth)
     picture = picture * layer[..., 3:] + layer[..., :3]
     # The camera exposes for the face, in part: light skin isn't burnt out, dark skin isn't lost.
-    picture *= (0.30 / light[paint["skin"]].mean()) ** 0.6
+    picture *= (0.28 / light[paint["skin"]].mean()) ** 0.6
     return develop(picture, photo, size, person["identity"]["seed"])

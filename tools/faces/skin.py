@@ -111,7 +111,7 @@ def skin_relief(identity: dict, photo: dict, rest: np.ndarray, masks: np.ndarray
     for height in (7.66, 7.75, 7.84):
         off = (y - height - 0.02 * np.cos(5 * ax) - 0.01 * np.sin(17 * rest[:, 0])) / 0.022
         relief[:, 1] += 0.45 * (0.7 * old + 0.5 * raised) * off * np.exp(-(off**2)) * (ax < 0.45)
-    fold = (ax - np.interp(y, [6.6, 6.75, 7.02], [0.40, 0.37, 0.24])) / 0.03
+    fold = (ax - np.interp(y, [6.6, 6.75, 7.02], [0.40, 0.37, 0.24]).astype(np.float32)) / 0.03
     reach = np.clip((y - 6.62) / 0.1, 0, 1) * np.clip((7.05 - y) / 0.1, 0, 1)
     smile = photo["units"]["mouthSmileLeft"]
     relief[:, 0] += np.sign(rest[:, 0]) * (0.4 * old + 0.12 * smile) * fold * np.exp(-(fold**2)) * reach

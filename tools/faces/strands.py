@@ -9,18 +9,20 @@ import numpy as np
 
 
 @numba.njit(cache=True)
-def look_up(grid, polar_step, x, y, z):
-    """Bilinear value of a (polar, azimuth) grid in the direction (x, y, z), and the length of (x, y, z)."""
+def cell(rows, columns, polar_step, x, y, z):
+    """Place of the direction (x, y, z) in a (polar, azimuth) grid: row, columns, fractions; its length."""
     length = np.sqrt(x * x + y * y + z * z) + 1e-9
-    rows, columns = grid.shape
     row = min(np.arccos(min(max(y / length, -1.0), 1.0)) / polar_step, rows - 1.001)
     column = (np.arctan2(x, z) / (2 * np.pi) + 0.5) * columns
     r, c = int(row), int(column) % columns
-    fr, fc = row - r, column - np.floor(column)
-    d = (c + 1) % columns
+    return r, c, (c + 1) % columns, row - r, column - np.floor(column), length
+
+
+@numba.njit(cache=True)
+def between(grid, r, c, d, fr, fc):
+    """Bilinear value of a grid in a cell."""
     top = grid[r, c] * (1 - fc) + grid[r, d] * fc
-    low = grid[r + 1, c] * (1 - fc) + grid[r + 1, d] * fc
-    return top * (1 - fr) + low * fr, length
+    return top * (1 - fr) + (grid[r + 1, c] * (1 - fc) + grid[r + 1, d] * fc) * fr
 
 
 @numba.njit(cache=True)
@@ -30,7 +32,7 @@ def grow(roots, heading, length, gravity, lay, clearance, guard, stop, grid, pol
     They lie down on the head as fast as `lay` says, slide over it at their own `clearance`, keep out of the
     azimuths below `guard` in front of the face, and end at the height `stop`. Returns N×steps×3.
     """
-    count = len(roots)
+    count, (rows, columns) = len(roots), grid.shape
     out = np.zeros((count, steps, 3), np.float32)
     for i in range(count):
         x, y, z = roots[i, 0], roots[i, 1], roots[i, 2]
@@ -53,10 +55,10 @@ def grow(roots, heading, length, gravity, lay, clearance, guard, stop, grid, pol
                         aim = guard[i] if turn > 0 else -guard[i]
                         turn += (aim - turn) * min(0.5, 0.8 * (0.55 - ny))
                         nx, nz = flat * np.sin(turn), flat * np.cos(turn)
-                skull, r = look_up(grid, polar_step, nx, ny, nz)
-                least = skull + clearance[i] * min(1.0, grown / 0.12)
-                if r < least:
-                    nx, ny, nz = nx * least / r, ny * least / r, nz * least / r
+                r, c, d, fr, fc, far = cell(rows, columns, polar_step, nx, ny, nz)
+                least = between(grid, r, c, d, fr, fc) + clearance[i] * min(1.0, grown / 0.12)
+                if far < least:
+                    nx, ny, nz = nx * least / far, ny * least / far, nz * least / far
                 dx, dy, dz = (nx - x) / ds, (ny - y) / ds, (nz - z) / ds
                 x, y, z = nx, ny, nz
             out[i, k, 0], out[i, k, 1], out[i, k, 2] = x, y, z
@@ -69,9 +71,9 @@ def carry(points, shift, polar_step, centre):
     out = np.empty_like(points)
     for i in range(len(points)):
         x, y, z = points[i, 0] - centre[0], points[i, 1] - centre[1], points[i, 2] - centre[2]
+        r, c, d, fr, fc, _ = cell(shift.shape[1], shift.shape[2], polar_step, x, y, z)
         for k in range(3):
-            moved, _ = look_up(shift[k], polar_step, x, y, z)
-            out[i, k] = points[i, k] + moved
+            out[i, k] = points[i, k] + between(shift[k], r, c, d, fr, fc)
     return out
 
 
@@ -89,6 +91,20 @@ def splat(u, v, depth, picture):
                 if 0 <= row < size and 0 <= col < size:
                     d = depth[i, k] + f * (depth[i, k + 1] - depth[i, k])
                     picture[row, col] = max(picture[row, col], d)
+
+
+@numba.njit(cache=True)
+def in_sight(x, y, depth, surface, slack):
+    """Which strands (N×K pixel positions and depths) have a point that `surface` (depth) doesn't hide."""
+    high, wide = surface.shape
+    out = np.zeros(len(x), np.bool_)
+    for i in range(len(x)):
+        for k in range(x.shape[1]):
+            row, col = int(y[i, k]), int(x[i, k])
+            if 0 <= row < high and 0 <= col < wide and depth[i, k] > surface[row, col] - slack:
+                out[i] = True
+                break
+    return out
 
 
 @numba.njit(cache=True)
