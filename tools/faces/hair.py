@@ -247,10 +247,6 @@ def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
         heading[fringe] = _unit(np.array([sweep, 0.1, 1.0]) + 0.15 * heading[fringe])
         length[fringe & (rng.random(n) < 0.5)] = 0
         stop[fringe], guard[fringe] = 0.2 + rng.normal(0, 0.06, fringe.sum()) - 0.1 * turn[fringe] ** 2, 0
-    if style["flow"] in ("bun", "tail"):
-        loose = (rng.random(n) < 0.03) & (turn > np.radians(40)) & (turn < np.radians(75))
-        heading[loose] = _unit(0.4 * roots[loose] - [0, 1.0, 0])
-        gravity[loose], length[loose], guard[loose] = 3.0, rng.uniform(0.4, 1.2, loose.sum()), 1.1
     grid = scalp.covered if style["cover"] and not identity["tucked"] else scalp.radius
     if identity["tucked"] and style["cover"]:
         guard = guard + np.radians(30) * (stop < 0)

@@ -146,7 +146,7 @@ def eye_surface(where, view, eyes: list[np.ndarray], ahead: np.ndarray, identity
     ring = np.exp(-(((off - 0.5) / 0.09) ** 2))
     inner = 0.45 * np.exp(-(((off - 0.27) / 0.08) ** 2))
     own = identity["eyes"] * ((0.75 - 0.75 * ring + inner) * streaks)[:, None]
-    own = own * (1.15 - 1.5 * normal[:, 1:2])
+    own = own * (0.9 - 1.3 * normal[:, 1:2])
     colour = mix(colour, own, 1 / (1 + np.exp(np.clip((off - 0.52) / 0.025, -30, 30))))
     pupil = 0.19 + 0.04 * (photo["light_name"] == "dim light")
     colour = mix(colour, np.full(3, 0.004), 1 / (1 + np.exp(np.clip((off - pupil) / 0.02, -30, 30))))
