@@ -51,7 +51,7 @@ def backdrop(photo: dict, wide: int) -> np.ndarray:
     level = level * _scenery(photo["scenery"], rng, 64)
     level = level * (0.62 + 0.38 * min(photo["key_power"] + photo["fill"], 2.2) / 2.2)
     tint = np.stack([gaussian_filter(rng.normal(0, 1, (64, 64)), 12) * 12 for _ in range(3)], -1)
-    colour = photo["background"] * (1 + 0.07 * tint) * np.clip(level, 0.25, 1.6)[..., None]
+    colour = photo["background"] * (1 + 0.04 * tint) * np.clip(level, 0.25, 1.6)[..., None]
     return np.stack([_enlarge(colour[..., k], wide) for k in range(3)], -1)
 
 

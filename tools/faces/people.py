@@ -27,14 +27,14 @@ HAIR_COLOURS = {
 }
 EYE_COLOURS = [(70, 42, 24), (96, 62, 34), (84, 110, 132), (92, 108, 70), (112, 116, 118)]
 BACKGROUNDS = {
-    "red": (176, 62, 58),
-    "orange": (224, 142, 70),
-    "yellow": (228, 204, 96),
-    "green": (92, 152, 88),
-    "blue": (84, 128, 190),
-    "purple": (138, 98, 168),
-    "grey": (134, 136, 140),
-    "white": (234, 234, 232),
+    "red": (166, 58, 56),
+    "orange": (220, 134, 66),
+    "yellow": (228, 206, 104),
+    "green": (98, 146, 98),
+    "blue": (94, 130, 182),
+    "purple": (138, 106, 162),
+    "grey": (124, 126, 130),
+    "white": (242, 242, 240),
 }
 LIGHTS = {
     "soft light": (1.15, 1.0, 0.75, 0.0),
@@ -340,7 +340,7 @@ def sample_photo(seed: int, identity: dict) -> dict:
     rng = np.random.default_rng([12, identity["seed"], seed])
     smiling, units = sample_expression(rng)
     background = str(rng.choice(list(BACKGROUNDS)))
-    colour = np.clip(np.array(BACKGROUNDS[background]) + rng.normal(0, 8, 3), 5, 250)
+    colour = np.clip(np.array(BACKGROUNDS[background]) + rng.normal(0, 6, 3), 5, 250)
     yaw = float(np.clip(rng.normal(0, 11), -23, 23))
     return dict(
         seed=seed,
@@ -354,7 +354,7 @@ def sample_photo(seed: int, identity: dict) -> dict:
         shift=rng.normal(0, 0.014, 2),
         garment=int(rng.integers(len(identity["wardrobe"]))),
         background_name=background,
-        background=srgb(0.78 * colour + 0.22 * colour.mean()),
+        background=srgb(colour),
         scenery=_pick(rng, dict(wall=0.34, blur=0.22, bokeh=0.16, lines=0.14, shade=0.14)),
         **sample_light(rng),
         **sample_camera(rng),
