@@ -46,8 +46,8 @@ STYLES = dict(
     | dict(flow="out", top=0.62, sides=0.5, lift=1.0, clear=0.0, gravity=0.1, lay=0.0, wave=(0.03, 0.13))
     | dict(clump=0.25, mess=0.35, steps=24),
     locs=LONG | dict(flow="part", clear=0.2, stop=5.7, clump=0.95, wave=(0.02, 0.5), mess=0.2),
-    bun=LONG | dict(flow="bun", clear=0.05, gravity=0.0, guard=0, cover=False, steps=14),
-    ponytail=LONG | dict(flow="tail", clear=0.05, gravity=0.0, guard=0, cover=False, steps=14),
+    bun=LONG | dict(flow="bun", clear=0.05, gravity=0.0, lay=8.0, guard=0, cover=False, steps=14),
+    ponytail=LONG | dict(flow="tail", clear=0.05, gravity=0.0, lay=8.0, guard=0, cover=False, steps=14),
 )
 """Lengths, clearances and wave (radius, length) in dm; lift, mess and clump are shares; guard in degrees."""
 
@@ -148,6 +148,7 @@ def _flow(style: dict, identity: dict, roots: np.ndarray, rng) -> np.ndarray:
         wish = np.array([0, 0.15, -1.0]) + side * (away - np.array([0, 0, -0.5]))
     elif style["flow"] in ("bun", "tail"):
         wish = (BUN if style["flow"] == "bun" else TAIL) - roots
+        wish[:, 1] += 1.5 * np.clip(z, 0, None)  # combed back over the top
     wish = wish + style["mess"] * rng.normal(0, 1, roots.shape)
     tangent = _unit(wish - (wish * out).sum(1, keepdims=True) * out)
     lift = style["lift"] * (0.6 + 0.4 * np.clip(y / 0.9, 0, 1)) * rng.uniform(0.7, 1.2, len(y))

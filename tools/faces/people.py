@@ -276,7 +276,7 @@ def sample_expression(rng) -> tuple[bool, dict[str, float]]:
     frown = float(0 if smiling else rng.uniform(0, 0.05))
     down = float(rng.uniform(0.1, 0.4) if rng.random() < 0.2 else 0)
     raised = float(rng.uniform(0.1, 0.6) if rng.random() < 0.25 else 0)
-    lids = float(rng.uniform(0.2, 0.55))
+    lids = float(rng.uniform(0.35, 0.7))
     units = dict(
         jawOpen=0.13 * laugh + float(rng.uniform(0, 0.14) if rng.random() < 0.25 else 0),
         browInnerUp=raised * rng.uniform(0.3, 1),

@@ -250,7 +250,7 @@ def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
     ring = group == CLOTH
     where = gather(scene["where"], seen["corners"][ring], seen["weights"][ring])
     paint["colour"][ring] = collar_colour(scene["garment"], where)
-    paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.62, 0.55, 0.45), 0.8
+    paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.74, 0.63, 0.49), 0.9
     if identity["glasses"]:
         paint["colour"][group == FRAME], paint["gloss"][group == FRAME] = identity["glasses"]["colour"], 0.2
     paint["skin"], paint["glint"] = skin, np.zeros(count, np.float32)
@@ -290,7 +290,7 @@ def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: n
     gleam = gleam + 1.5 * paint["gloss"] * edge**4 * (photo["fill"] + 2 * photo["rim"]) * occlusion
     linear += gleam[:, None] * warm
     eye = seen["group"] == EYE
-    linear[eye] *= np.clip(0.3 + 0.8 * occlusion[eye], 0, 0.95)[:, None]
+    linear[eye] *= np.clip(0.42 + 0.75 * occlusion[eye], 0, 0.95)[:, None]
     linear += (paint["glint"] * (0.3 + 0.22 * photo["key_power"]) * np.clip(0.3 + lit, 0, 1))[:, None]
     return linear
 
@@ -344,7 +344,7 @@ def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> n
     lit = maps[0].share(lifted, 1.5 + 5 * photo["softness"], 0.02, 5.0)
     sky = maps[1].share(lifted, 7.0, 0.03, 2.5)
     inside = seen["group"] == TEETH  # light that enters between the lips
-    lit[inside], sky[inside] = np.maximum(lit[inside], 0.35), np.maximum(sky[inside], 0.6)
+    lit[inside], sky[inside] = np.maximum(lit[inside], 0.6), np.maximum(sky[inside], 0.8)
     picture = backdrop(photo, wide)
     light = _surface_light(photo, seen, paint, lit, sky)
     picture[seen["hit"]] = light

@@ -140,7 +140,7 @@ def eye_surface(where, view, eyes: list[np.ndarray], ahead: np.ndarray, identity
     normal = out / np.linalg.norm(out, axis=1, keepdims=True)
     off = np.arccos(np.clip(normal @ ahead, -1, 1))
     around = np.arctan2(*(normal - ahead).T[[1, 0]])
-    white = np.array([0.50, 0.44, 0.405])
+    white = np.array([0.60, 0.535, 0.50])
     colour = mix(np.tile(white, (len(where), 1)), np.array([0.42, 0.27, 0.25]), (off - 0.62) / 0.7)
     streaks = 1 + 0.18 * np.sin(around * 23 + 3 * np.sin(around * 7)) * (off > 0.22)
     ring = np.exp(-(((off - 0.5) / 0.09) ** 2))
