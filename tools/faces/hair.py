@@ -1,7 +1,7 @@
 """Hairstyles: strands that grow from the scalp of the base head and move along with a person's own head.
 
-A style says which way the hair flows, how long it is on top and at the sides, how far it stands off and how
-it curls. Roots thin out towards the hairline, so that no edge is hard.
+A style says which way the hair flows, how long it is, how far it stands off and how it curls. Roots thin
+out towards the hairline, so that no edge is hard.
 """
 
 import numpy as np

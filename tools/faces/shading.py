@@ -1,7 +1,8 @@
 """Render a person: pose the head, find what each pixel sees, shade it in linear light, draw the hair over it.
 
-Shading: wrapped diffuse light whose red wraps furthest (under skin, red light travels furthest), depth maps
-of the key light and of the sky, traced ambient occlusion, two specular lobes on skin, Kajiya-Kay on hair.
+Diffuse light wraps around edges, red furthest, because under skin red light travels furthest. Depth maps of
+the key light and of the sky cast shadows; ambient occlusion was traced once. Skin has two specular lobes.
+Hair reflects light by the model of Kajiya and Kay (1989).
 """
 
 from functools import lru_cache

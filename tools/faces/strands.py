@@ -1,7 +1,7 @@
 """Hair as single strands: how they grow over a head, catch light and are drawn with soft edges (numba).
 
-A bundle of strands is an N×K×3 array of points (dm). Drawing goes from front to back, so that a strand of
-any opacity covers what lies behind it and the edge of the hair stays soft.
+A bundle of strands is an N×K×3 array of points (dm). Drawing goes from front to back: every strand lets
+some of what lies behind it through, which keeps the edge of the hair soft.
 """
 
 import numba
@@ -29,8 +29,8 @@ def between(grid, r, c, d, fr, fc):
 def grow(roots, heading, length, gravity, lay, clearance, guard, stop, grid, polar_step, steps):
     """Let strands grow from `roots` (relative to the grid's centre) along `heading`, drawn down by `gravity`.
 
-    They lie down on the head as fast as `lay` says, slide over it at their own `clearance`, keep out of the
-    azimuths below `guard` in front of the face, and end at the height `stop`. Returns N×steps×3.
+    `lay` says how fast they lie down on the head; they slide over it at their own `clearance`. In front of
+    the face they keep out of azimuths below `guard`. They end at the height `stop`. Returns N×steps×3.
     """
     count, (rows, columns) = len(roots), grid.shape
     out = np.zeros((count, steps, 3), np.float32)
@@ -111,8 +111,8 @@ def in_sight(x, y, depth, surface, slack):
 def light_strands(points, colour, key, view, lit, sky, core, power, fill, sheen, centre):
     """Outgoing light of strand points: Kajiya-Kay with two highlights, the second in the hair's own colour.
 
-    points N×K×3, colour N×3, lit and sky N×K (shares of key light and sky), core: light that the whole body
-    of hair reflects as if it were a surface (0-1). Returns N×K×3 in linear light.
+    points N×K×3, colour N×3, lit and sky N×K (shares of key light and sky). core (0-1): how far the hair as
+    a whole reflects like a surface. Returns N×K×3 in linear light.
     """
     count, steps = points.shape[:2]
     out = np.empty((count, steps, 3), np.float32)
