@@ -1,1 +1,1 @@
-"""The rendered people: from the head's mesh to photos."""
+"""People who don't exist: drawn from seeds, posed, rendered and photographed."""

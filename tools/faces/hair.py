@@ -1,43 +1,76 @@
-"""Hair, glasses and beard: what the MakeHuman head doesn't carry, grown on it procedurally.
+"""Hairstyles: strands that grow from the scalp of the base head and move along with a person's own head.
 
-Hair is one closed surface of columns that leave the crown, follow the scalp to the hairline and, in long
-styles, hang from there. It tapers to the skin at the hairline, so that no gap shows.
+A style says which way the hair flows, how long it is, how far it stands off and how it curls. Roots thin
+out towards the hairline, so that no edge is hard.
 """
-
-from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from tools.faces.raster import cast
+from tools.faces.strands import carry, grow
 
 CENTRE = np.array([0.0, 7.45, 0.42])
-COLUMNS, ROWS = 168, 46
+COLUMNS, ROWS = 168, 76
+POLAR_STEP = np.radians(150) / (ROWS - 1)
 LINE_AZIMUTH = np.radians([0, 22, 38, 50, 60, 68, 76, 84, 100, 112, 125, 145, 180])
-LINE_HEIGHT = np.array([7.98, 7.95, 7.86, 7.70, 7.5, 7.28, 7.3, 7.56, 7.58, 7.2, 6.95, 6.7, 6.62])
+LINE_HEIGHT = np.array([7.98, 7.96, 7.88, 7.74, 7.54, 7.3, 7.3, 7.56, 7.58, 7.2, 6.95, 6.7, 6.62])
 """Where hair begins on the base head: height (dm) against the azimuth around the head, 0 in front."""
-HANGING = dict(bob=6.45, long=5.0, wavy=5.2, curly=6.35)
+WHORL = np.array([0.08, 0.75, -0.65])
+BUN, TAIL = np.array([0.0, 0.93, -0.66]), np.array([0.0, 0.15, -0.95])
+SHORT = dict(
+    gravity=0.3, lay=4.0, guard=0, stop=4.0, cover=False, wave=(0.006, 0.5), mess=0.12, clump=0.35, steps=8
+)
+LONG = dict(
+    gravity=6.0, lay=3.0, guard=60, stop=5.0, cover=True, wave=(0.012, 0.9), mess=0.06, clump=0.45, steps=18
+)
+LONG |= dict(top=3.0, sides=3.0, lift=0.2)
+STYLES = dict(
+    buzz=SHORT | dict(flow="whorl", top=0.07, sides=0.05, lift=0.9, clear=0.015, clump=0.0, steps=4),
+    crop=SHORT | dict(flow="whorl", top=0.3, sides=0.12, lift=0.5, clear=0.07, lay=5.0),
+    parted=SHORT | dict(flow="part", top=0.8, sides=0.2, lift=0.7, clear=0.13, clump=0.5, lay=6.0),
+    swept=SHORT | dict(flow="back", top=0.85, sides=0.2, lift=0.9, clear=0.17, clump=0.5, lay=5.0),
+    tousled=SHORT | dict(flow="whorl", top=0.5, sides=0.24, lift=0.8, clear=0.16, mess=0.4, wave=(0.03, 0.4)),
+    receding=SHORT | dict(flow="whorl", top=0.22, sides=0.12, lift=0.35, clear=0.03),
+    pixie=SHORT | dict(flow="part", top=0.75, sides=0.4, lift=0.3, clear=0.1, gravity=1.5, clump=0.5),
+    bob=LONG | dict(flow="part", clear=0.16, stop=6.42),
+    long=LONG | dict(flow="part", clear=0.13),
+    wavy=LONG | dict(flow="part", clear=0.2, wave=(0.07, 0.75), clump=0.6, steps=26),
+    ringlets=LONG
+    | dict(flow="part", clear=0.2, wave=(0.05, 0.36), clump=0.7, stop=5.75, steps=36, mess=0.2, sides=2.6),
+    curls=SHORT
+    | dict(flow="whorl", top=0.75, sides=0.35, lift=1.0, clear=0.26, gravity=1.0, lay=1.5, wave=(0.06, 0.26))
+    | dict(clump=0.6, mess=0.5, steps=24),
+    afro=SHORT
+    | dict(flow="out", top=0.62, sides=0.5, lift=1.0, clear=0.0, gravity=0.1, lay=0.0, wave=(0.03, 0.13))
+    | dict(clump=0.25, mess=0.35, steps=24),
+    locs=LONG | dict(flow="part", clear=0.2, stop=5.7, clump=0.95, wave=(0.02, 0.5), mess=0.2),
+    bun=LONG | dict(flow="bun", clear=0.05, gravity=0.0, lay=8.0, guard=0, cover=False, steps=14),
+    ponytail=LONG | dict(flow="tail", clear=0.05, gravity=0.0, lay=8.0, guard=0, cover=False, steps=14),
+)
+"""Lengths, clearances and wave (radius, length) in dm; lift, mess and clump are shares; guard in degrees."""
 
 
 def azimuth(points: np.ndarray) -> np.ndarray:
     """Angle around the vertical axis of the head, 0 in front, ±π behind."""
-    return np.arctan2(points[..., 0], points[..., 2] - CENTRE[2])
+    return np.arctan2(points[..., 0], points[..., 2] - float(CENTRE[2]))
 
 
 def line_height(angle: np.ndarray, identity: dict) -> np.ndarray:
     """Height of a person's hairline at an azimuth (dm on the base head)."""
-    height = np.interp(np.abs(angle), LINE_AZIMUTH, LINE_HEIGHT)
-    front = np.exp(-((np.abs(angle) / 0.75) ** 4))
-    temples = np.exp(-(((np.abs(angle) - 0.62) / 0.22) ** 2))
-    height = height + front * identity["hairline"] + temples * 0.06 * identity["male"]
+    side = np.abs(angle)
+    height = np.interp(side, LINE_AZIMUTH, LINE_HEIGHT).astype(angle.dtype)
+    front = np.exp(-((side / 0.75) ** 4))
+    temples = np.exp(-(((side - 0.62) / 0.22) ** 2))
+    height = height + front * identity["hairline"] + temples * 0.07 * identity["male"]
     if identity["style"] == "receding":
-        height = height + front * 0.22 + temples * 0.16
+        height = height + front * 0.2 + temples * 0.2
     return height
 
 
 class Scalp:
-    """The base head as seen from its centre: a radius for every direction, ears left out."""
+    """The base head as seen from its centre: a radius for every direction, with and without the ears."""
 
     def __init__(self, vertices: np.ndarray, triangles: np.ndarray):
         ear = (
@@ -45,255 +78,193 @@ class Scalp:
             & (np.abs(vertices[:, 1] - 7.2) < 0.45)
             & (np.abs(vertices[:, 2] - 0.4) < 0.45)
         )
-        solid = triangles[~ear[triangles].any(1)]
-        self.polar = np.linspace(0, np.radians(150), 76)
-        self.angle = np.linspace(-np.pi, np.pi, COLUMNS, endpoint=False)
-        p, a = np.meshgrid(self.polar, self.angle, indexing="ij")
+        polar = np.arange(ROWS) * POLAR_STEP
+        angle = np.linspace(-np.pi, np.pi, COLUMNS, endpoint=False)
+        p, a = np.meshgrid(polar, angle, indexing="ij")
         self.directions = np.stack([np.sin(p) * np.sin(a), np.cos(p), np.sin(p) * np.cos(a)], -1)
-        corners = vertices[solid[:, 0]].astype(float)
-        edge1, edge2 = vertices[solid[:, 1]] - corners, vertices[solid[:, 2]] - corners
-        radius = cast(CENTRE, self.directions.reshape(-1, 3), corners, edge1, edge2, 9.0).reshape(p.shape)
-        missed = radius > 2
-        radius[missed] = np.nan
-        filled = radius.copy()
-        for row in filled:
-            good = ~np.isnan(row)
-            row[~good] = np.interp(np.flatnonzero(~good), np.flatnonzero(good), row[good], period=COLUMNS)
-        self.radius = gaussian_filter(filled, (1.2, 1.5), mode=("nearest", "wrap"))
-        skin = np.unique(solid)
-        self.tree = cKDTree(vertices[skin])
-        self.skin = skin
-
-    def carry(self, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        """Move points near the base head along with a person's head (`moved` = vertex displacements)."""
-        distance, index = self.tree.query(points, k=10)
+        self.radius = self._radii(vertices, triangles[~ear[triangles].any(1)])
+        self.covered = np.maximum(self.radius, gaussian_filter(self._radii(vertices, triangles), 1.5))
+        skin = np.unique(triangles)
+        surface = CENTRE + self.radius[..., None] * self.directions
+        distance, near = cKDTree(vertices[skin]).query(surface.reshape(-1, 3), k=8)
         weights = 1 / (distance + 0.06)
-        weights /= weights.sum(1, keepdims=True)
-        return points + (moved[self.skin][index] * weights[..., None]).sum(1)
+        self.near, self.weights = skin[near], (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+    def _radii(self, vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+        """Distance from the centre to the surface in every direction, gaps filled along each row."""
+        corners = vertices[triangles[:, 0]].astype(float)
+        edge1, edge2 = vertices[triangles[:, 1]] - corners, vertices[triangles[:, 2]] - corners
+        found = cast(CENTRE, self.directions.reshape(-1, 3), corners, edge1, edge2, 9.0).astype(float)
+        found = found.reshape(self.directions.shape[:2])
+        for row in found:
+            good = row <= 3
+            row[~good] = np.interp(np.flatnonzero(~good), np.flatnonzero(good), row[good], period=COLUMNS)
+        return gaussian_filter(found, (1.2, 1.5), mode=("nearest", "wrap")).astype(np.float32)
+
+    def shift(self, moved: np.ndarray) -> np.ndarray:
+        """Displacement of the surface (3×ROWS×COLUMNS) on a head whose vertices are displaced by `moved`."""
+        mean = np.einsum("nk,nkc->nc", self.weights, moved[self.near].astype(np.float32))
+        grid = np.moveaxis(mean.reshape(ROWS, COLUMNS, 3), -1, 0)
+        return np.stack([gaussian_filter(part, 1.0, mode=("nearest", "wrap")) for part in grid])
+
+    def carry(self, points: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Points near the base head (…×3), moved along with a person's head."""
+        flat = np.ascontiguousarray(points, np.float32).reshape(-1, 3)
+        return carry(flat, shift, POLAR_STEP, CENTRE).reshape(points.shape)
 
 
-def _wave(rng, columns: int, frequency: int) -> np.ndarray:
-    """Smooth random numbers around a circle, about unit size."""
-    knots = rng.normal(0, 1, frequency)
-    where = np.arange(columns) * frequency / columns
-    low = where.astype(int)
-    fade = where - low
-    fade = fade * fade * (3 - 2 * fade)
-    return knots[low % frequency] * (1 - fade) + knots[(low + 1) % frequency] * fade
+def _roots(identity: dict, scalp: Scalp, rng, count: int) -> np.ndarray:
+    """Roots (relative to the head's centre), evenly strewn above the hairline and thinning out near it."""
+    cosine, angle = rng.uniform(np.cos(np.radians(135)), 1, 4 * count), rng.uniform(-np.pi, np.pi, 4 * count)
+    sine = np.sqrt(1 - cosine**2)
+    way = np.stack([sine * np.sin(angle), cosine, sine * np.cos(angle)], 1)
+    row = np.clip(np.arccos(cosine) / POLAR_STEP, 0, ROWS - 1.001).astype(int)
+    roots = way * scalp.radius[row, ((angle / (2 * np.pi) + 0.5) * COLUMNS).astype(int) % COLUMNS][:, None]
+    above = roots[:, 1] + CENTRE[1] - line_height(angle, identity)
+    wobble = 0.02 * np.sin(angle * 23 + identity["seed"]) + 0.015 * np.sin(angle * 57)
+    keep = above + wobble > rng.exponential(0.035, len(above))
+    return roots[keep][:count]
 
 
-def hair(identity: dict, scalp: Scalp) -> dict | None:
-    """Vertices on the base head, triangles and strand coordinates of a hairstyle; None for a shaved head."""
-    style, rng = identity["style"], np.random.default_rng([13, identity["seed"]])
-    if style == "shaved":
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
+
+
+def _flow(style: dict, identity: dict, roots: np.ndarray, rng) -> np.ndarray:
+    """Unit direction in which each strand leaves its root."""
+    out = _unit(roots)
+    x, y, z = roots.T
+    away = -np.broadcast_to(_unit(WHORL), roots.shape)
+    wish = away
+    if style["flow"] == "part":
+        behind = np.clip((-z - 0.1) / 0.3, 0, 1)[:, None]
+        low = np.clip((0.75 - y) / 0.4, 0, 1)[:, None]
+        long = style["cover"]
+        across = np.tanh((x - identity["part"] * (1 - 0.5 * long)) / 0.05)
+        combed = np.stack([across, np.full(len(x), -0.2), np.where(z > 0.3, -0.5 if long else 0.35, 0)], 1)
+        wish = combed + (1.5 * away - combed) * np.maximum(behind, low)
+    elif style["flow"] == "back":
+        side = np.clip((0.6 - y) / 0.3, 0, 1)[:, None]
+        wish = np.array([0, 0.15, -1.0]) + side * (away - np.array([0, 0, -0.5]))
+    elif style["flow"] in ("bun", "tail"):
+        wish = (BUN if style["flow"] == "bun" else TAIL) - roots
+        wish[:, 1] += 1.5 * np.clip(z, 0, None)  # combed back over the top
+    wish = wish + style["mess"] * rng.normal(0, 1, roots.shape)
+    tangent = _unit(wish - (wish * out).sum(1, keepdims=True) * out)
+    lift = style["lift"] * (0.6 + 0.4 * np.clip(y / 0.9, 0, 1)) * rng.uniform(0.7, 1.2, len(y))
+    if style["flow"] == "out":
+        return _unit(out + 0.35 * rng.normal(0, 1, roots.shape))
+    return _unit(tangent + lift[:, None] * out)
+
+
+def _lengths(style: dict, identity: dict, roots: np.ndarray, rng) -> np.ndarray:
+    """Length of every strand (dm): top against sides, shorter at the lowest hairline, never all the same."""
+    share = np.clip((roots[:, 1] - 0.3) / 0.4, 0, 1)
+    share = share * share * (3 - 2 * share)
+    length = style["sides"] + (style["top"] - style["sides"]) * share
+    if style["flow"] in ("bun", "tail"):
+        knot = BUN if style["flow"] == "bun" else TAIL
+        turn = np.arccos(np.clip((_unit(roots) * _unit(knot)).sum(1), -1, 1))
+        return 0.95 * turn * (np.linalg.norm(roots, axis=1) + 0.05) + 0.02
+    if not style["cover"]:
+        above = roots[:, 1] + CENTRE[1] - line_height(np.arctan2(roots[:, 0], roots[:, 2]), identity)
+        length = length * np.clip(0.35 + above / 0.35, 0.3, 1)
+        length = length * (0.75 + 0.25 * identity["volume"])
+    return length * rng.uniform(0.75, 1.08, len(roots))
+
+
+def _curl(
+    strands: np.ndarray, wave: tuple[float, float], length: np.ndarray, phase: np.ndarray
+) -> np.ndarray:
+    """Wind strands into helices of a radius and wavelength (dm); straight at the root."""
+    count, steps, _ = strands.shape
+    ahead = _unit(np.gradient(strands, axis=1))
+    one = _unit(np.cross(ahead, np.array([0.3, 0.2, 1.0], np.float32)))
+    two = np.cross(ahead, one)
+    run = np.linspace(0, 1, steps, dtype=np.float32) * length[:, None].astype(np.float32)
+    radius = (
+        wave[0] * np.minimum(run / (1.2 * wave[1]), 1) * (1 + 0.35 * np.sin(3 * phase[:, None] + 2 * run))
+    )
+    turn = 2 * np.pi * run / wave[1] + phase[:, None]
+    return strands + radius[..., None] * (np.cos(turn)[..., None] * one + np.sin(turn)[..., None] * two)
+
+
+def _clump(strands: np.ndarray, roots: np.ndarray, share: float, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Draw strands towards the tip of the nearest lock; also returns every strand's lock."""
+    guides = rng.choice(len(strands), max(len(strands) // 26, 1), replace=False)
+    lock = cKDTree(roots[guides]).query(roots)[1]
+    pull = share * np.linspace(0, 1, strands.shape[1], dtype=np.float32) ** 1.2
+    tips = strands[guides[lock]] + 0.25 * (strands[:, :1] - strands[guides[lock]][:, :1])
+    return strands + pull[None, :, None] * (tips - strands), lock
+
+
+def _knot(style: dict, rng, count: int, steps: int) -> np.ndarray:
+    """The bun (arcs around a ball) or the tail (a bundle over one shoulder); from the head's centre."""
+    t = np.linspace(0, 1, steps)
+    if style["flow"] == "bun":
+        axis = _unit(rng.normal(0, [0.5, 1.0, 0.5], (count, 3)))
+        one = _unit(np.cross(axis, rng.normal(0, 1, (count, 3))))
+        two = np.cross(axis, one)
+        turn = rng.uniform(0, 6.28, count)[:, None] + 2.2 * t[None]
+        ring = np.cos(turn)[..., None] * one[:, None] + np.sin(turn)[..., None] * two[:, None]
+        high = rng.uniform(-0.6, 0.6, count)[:, None, None] * axis[:, None]
+        radius = rng.uniform(0.24, 0.32, count)[:, None, None]
+        return BUN * 1.12 + radius * _unit(ring + high) * np.array([1, 0.85, 1])
+    side = rng.choice([-1, 1])
+    path = np.array([TAIL, TAIL * 1.2 + [side * 0.2, -0.3, 0], [side * 0.62, -1.0, -0.1]])
+    path = np.concatenate([path, [[side * 0.72, -1.6, 0.55], [side * 0.6, -2.6, 0.75]]])
+    where = np.stack([np.interp(t, np.linspace(0, 1, 5), part) for part in path.T], 1)
+    where = gaussian_filter(where, (steps / 14, 0), mode="nearest")
+    thick = 0.05 + 0.13 * np.sin(np.pi * np.minimum(t * 1.2 + 0.1, 1.0)) ** 0.7
+    return where + rng.normal(0, 0.6, (count, 1, 3)) * thick[:, None] * rng.uniform(0.6, 1.1, (count, 1, 1))
+
+
+def _colours(identity: dict, count: int, lock: np.ndarray, rng) -> np.ndarray:
+    """Colour of every strand: its lock's shade, its own, and some grey ones."""
+    own = 0.10 * rng.normal(0, 1, count) + 0.14 * rng.normal(0, 1, lock.max() + 1)[lock]
+    shades = identity["hair"] * np.clip(1 + own, 0.5, 1.6)[:, None]
+    warm = 1 + 0.06 * rng.normal(0, 1, (count, 1)) * np.array([1, 0, -1])
+    grey = rng.random(count) < identity["grey"]
+    shades = shades * warm
+    shades = np.where(grey[:, None], 0.45 * shades + 0.15, shades)
+    return shades.astype(np.float32)
+
+
+def hair(identity: dict, scalp: Scalp, count: int = 6000) -> dict | None:
+    """Strands of a hairstyle on the base head, colours, widths (dm) and opacities; None for a shaved head."""
+    if identity["style"] == "shaved":
         return None
-    angle, polar = scalp.angle, scalp.polar
-    side = np.abs(angle)
-    volume = identity["volume"]
-    front_line = line_height(angle, identity)
-    heights = CENTRE[1] + scalp.radius * np.cos(polar)[:, None]
-    if style == "swept" or style == "bun":
-        front_line = front_line + 0.01
-    bangs = identity["bangs"] and style in ("bob", "long", "wavy")
-    if bangs:
-        fringe = np.exp(-((side / 0.72) ** 6))
-        front_line = front_line - fringe * (0.33 + 0.03 * _wave(rng, COLUMNS, 40))
-    front_line = front_line + 0.012 * _wave(rng, COLUMNS, 60)
-    end = np.array([polar[np.argmax(heights[:, k] < front_line[k])] for k in range(COLUMNS)])
-    hanging = HANGING.get(style)
-    open_face = np.radians(44 if style in ("long", "wavy") else 50)
-    loose = 1 / (1 + np.exp(-(side - open_face) / np.radians(3.0))) if hanging else np.zeros(COLUMNS)
-    equator = np.radians(96)
-    hold = np.where(loose > 0.02, np.maximum(np.minimum(end, equator), np.minimum(equator, end + loose)), end)
-
-    v = np.linspace(0, 1, ROWS)[:, None]
-    attached = 0.55 if hanging else 1.0
-    along = np.minimum(v / attached, 1.0)
-    phi = hold[None] * along
-    column = np.arange(COLUMNS)[None].repeat(ROWS, 0)
-    row = np.clip(phi / (polar[1] - polar[0]), 0, len(polar) - 1.001)
-    low = row.astype(int)
-    radius = scalp.radius[low, column] * (1 - row % 1) + scalp.radius[
-        np.minimum(low + 1, len(polar) - 1), column
-    ] * (row % 1)
-
-    top = np.cos(np.minimum(phi, np.pi / 2)) ** 0.7
-    thick = {
-        "crop": 0.055 + 0.11 * top,
-        "parted": 0.06 + 0.15 * top,
-        "swept": 0.05 + 0.19 * top,
-        "receding": 0.05 + 0.03 * top,
-        "bob": 0.13 + 0.06 * top,
-        "long": 0.10 + 0.06 * top,
-        "wavy": 0.14 + 0.07 * top,
-        "curly": 0.22 + 0.1 * top,
-        "afro": 0.42 + 0.12 * top,
-        "bun": 0.05 + 0.02 * top,
-    }[style] * volume
-    to_line = (end[None] - phi) / np.radians(16 if style != "afro" else 26)
-    taper = (
-        np.clip(to_line, 0, 1) ** 0.5
-        if not hanging
-        else np.clip(np.maximum(to_line, loose[None] * 1.0), 0, 1) ** 0.5
+    style, rng = STYLES[identity["style"]], np.random.default_rng([13, identity["seed"]])
+    roots = _roots(identity, scalp, rng, count)
+    heading, length = _flow(style, identity, roots, rng), _lengths(style, identity, roots, rng)
+    n = len(roots)
+    stop = style["stop"] - CENTRE[1] + rng.normal(0, 0.05, n) + 0.1 * (identity["volume"] - 1)
+    guard = np.full(n, np.radians(style["guard"])) * rng.uniform(0.93, 1.07, n)
+    gravity = np.full(n, style["gravity"])
+    turn = np.abs(np.arctan2(roots[:, 0], roots[:, 2]))
+    if style["cover"] and identity["bangs"] and identity["style"] not in ("locs", "ringlets"):
+        fringe = (turn < np.radians(48)) & (roots[:, 1] > 0.4) & (roots[:, 2] > 0.38)
+        sweep = -3 * identity["part"] * (identity["grain"] > 1)
+        heading[fringe] = _unit(np.array([sweep, 0.1, 1.0]) + 0.15 * heading[fringe])
+        length[fringe & (rng.random(n) < 0.5)] = 0
+        stop[fringe], guard[fringe] = 0.2 + rng.normal(0, 0.06, fringe.sum()) - 0.1 * turn[fringe] ** 2, 0
+    grid = scalp.covered if style["cover"] and not identity["tucked"] else scalp.radius
+    if identity["tucked"] and style["cover"]:
+        guard = guard + np.radians(30) * (stop < 0)
+    clearance = style["clear"] * identity["volume"] * rng.uniform(0.1, 1, n) ** 0.7
+    steps = style["steps"]
+    strands = grow(
+        roots, heading, length, gravity, style["lay"], clearance, guard, stop, grid, POLAR_STEP, steps
     )
-    if bangs:
-        taper = np.maximum(taper, 0.7 * np.exp(-((side[None] / 0.72) ** 6)))
-    thick = thick * (0.04 + 0.96 * taper)
-    if style in ("parted", "bob", "long", "wavy"):
-        off = 0.0 if style in ("long", "bob") and not identity["bangs"] else identity["part"]
-        on_top = radius * np.sin(phi) * np.sin(angle)[None]
-        groove = (
-            np.exp(-(((on_top - off) / 0.035) ** 2)) * (np.cos(angle)[None] > -0.3) * (phi < np.radians(75))
-        )
-        thick = thick * (1 - 0.75 * groove)
-    if style == "parted":
-        lean = np.tanh(
-            (radius * np.sin(phi) * np.sin(angle)[None] - identity["part"]) * 3 * -np.sign(identity["part"])
-        )
-        thick = thick * (1 + 0.35 * lean * top)
-    if style == "swept":
-        thick = thick * (
-            1 + 0.7 * np.exp(-((side[None] / 0.6) ** 2)) * np.exp(-(((phi - end[None] + 0.35) / 0.25) ** 2))
-        )
-    clump = 0.6 * _wave(rng, COLUMNS, 34) + 0.4 * _wave(rng, COLUMNS, 75)
-    if style in ("curly", "afro"):
-        bumps = gaussian_filter(rng.normal(0, 1, (ROWS, COLUMNS)), (0.8, 1.2), mode=("nearest", "wrap"))
-        thick = thick * (
-            1 + 0.4 * np.clip(bumps / bumps.std() * 0.35, -0.6, 0.6) * np.minimum(taper + 0.2, 1)
-        )
-    else:
-        thick = thick * (1 + 0.14 * clump[None] * along)
-    outer = radius + thick
-
-    points = CENTRE + outer[..., None] * np.stack(
-        [np.sin(phi) * np.sin(angle)[None], np.cos(phi), np.sin(phi) * np.cos(angle)[None]], -1
+    strands, lock = _clump(strands, roots, style["clump"], rng)
+    phase = rng.uniform(0, 6.28, lock.max() + 1)[lock] + rng.normal(0, 0.5, n)
+    strands = _curl(strands, (style["wave"][0] * identity["grain"], style["wave"][1]), length, phase)
+    if style["flow"] in ("bun", "tail"):
+        strands = np.concatenate([strands, _knot(style, rng, n // 6, steps)])
+        lock = np.concatenate([lock, rng.integers(0, lock.max() + 1, n // 6)])
+    return dict(
+        points=(strands + CENTRE).astype(np.float32),
+        colour=_colours(identity, len(strands), lock, rng),
+        width=np.full(len(strands), 0.016 if identity["style"] == "locs" else 0.0115, np.float32),
+        alpha=np.full(len(strands), 0.35 if identity["style"] == "buzz" else 0.62, np.float32),
     )
-    if hanging:
-        fall = np.clip((v - attached) / (1 - attached), 0, 1)
-        start = points[int(np.ceil(attached * (ROWS - 1)))].copy()
-        tip = hanging + 0.18 * (volume - 1) + 0.07 * clump + 0.06 * _wave(rng, COLUMNS, 90)
-        tip = np.where(loose > 0.5, tip, start[:, 1])
-        drop = np.maximum(start[:, 1] - tip, 0) * loose
-        flare = {"bob": 0.10, "long": 0.06, "wavy": 0.16, "curly": 0.12}[style]
-        curl = {"bob": -0.22, "long": -0.06, "wavy": -0.05, "curly": -0.2}[style]
-        out = flare * np.sin(np.pi * np.minimum(fall * 0.8, 1)) + curl * fall**3
-        wave = 0
-        if style == "wavy":
-            wave = 0.05 * np.sin(fall * 15 + 1.5 * _wave(rng, COLUMNS, 14)[None]) * np.minimum(fall * 3, 1)
-        if style == "curly":
-            wave = 0.10 * bumps * np.minimum(fall * 3 + 0.3, 1)
-        spread = 1 + (out + wave + 0.03 * clump[None] * fall) * loose[None]
-        hangs = (fall > 0) & (loose[None] > 0.02)
-        flat = start[None, :, [0, 2]] - CENTRE[[0, 2]]
-        down = np.stack(
-            [
-                CENTRE[0] + flat[..., 0] * spread,
-                start[None, :, 1] - drop[None] * fall,
-                CENTRE[2] + flat[..., 1] * spread,
-            ],
-            -1,
-        )
-        points = np.where(hangs[..., None], down, points)
-    grid = np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)
-    right = np.roll(grid, -1, 1)
-    quads = np.stack([grid[:-1], grid[1:], right[1:], right[:-1]], -1).reshape(-1, 4)
-    triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    strand = np.stack(
-        [np.broadcast_to(np.arange(COLUMNS) / COLUMNS, (ROWS, COLUMNS)), np.broadcast_to(v, (ROWS, COLUMNS))],
-        -1,
-    )
-    points, strand = points.reshape(-1, 3), strand.reshape(-1, 2)
-    if style == "bun":
-        ball, faces, where = _ball(CENTRE + np.array([0, 0.98, -0.72]), 0.34 * volume)
-        triangles = np.concatenate([triangles, faces + len(points)])
-        points, strand = np.concatenate([points, ball]), np.concatenate([strand, where])
-    return dict(points=points, triangles=triangles, strand=strand)
-
-
-def _ball(centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    p, a = np.meshgrid(
-        np.linspace(0, np.pi, 14), np.linspace(0, 2 * np.pi, 24, endpoint=False), indexing="ij"
-    )
-    points = centre + radius * np.stack([np.sin(p) * np.sin(a), np.cos(p), np.sin(p) * np.cos(a)], -1)
-    grid = np.arange(14 * 24).reshape(14, 24)
-    right = np.roll(grid, -1, 1)
-    quads = np.stack([grid[:-1], grid[1:], right[1:], right[:-1]], -1).reshape(-1, 4)
-    faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    return points.reshape(-1, 3), faces, np.stack([a / 6.28, p / 3.14], -1).reshape(-1, 2)
-
-
-def _tube(path: np.ndarray, thick: float, closed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A thin tube with a square cross-section along a polyline."""
-    ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    across = np.cross(ahead, [0, 0.05, 1.0])
-    across /= np.linalg.norm(across, axis=1, keepdims=True)
-    upward = np.cross(across, ahead)
-    turn = np.radians([45, 135, 225, 315])
-    ring = path[:, None] + thick * (
-        np.cos(turn)[None, :, None] * across[:, None] + np.sin(turn)[None, :, None] * upward[:, None]
-    )
-    count = len(path)
-    grid = np.arange(count * 4).reshape(count, 4)
-    ahead_grid = np.roll(grid, -1, 0) if closed else grid[1:]
-    here = grid if closed else grid[:-1]
-    quads = np.stack([here, ahead_grid, np.roll(ahead_grid, -1, 1), np.roll(here, -1, 1)], -1).reshape(-1, 4)
-    return ring.reshape(-1, 3), np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-
-
-def glasses(settings: dict, eye_left: np.ndarray, eye_right: np.ndarray, front: float) -> dict:
-    """Frames before a person's own eyes; `front`: how far the nose bridge and lids reach (z, dm)."""
-    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    power = 2 / settings["round"]
-    pieces, offset = [], 0
-    z = front + 0.13
-    rims = []
-    for eye, sign in ((eye_left, 1), (eye_right, -1)):
-        c, s = np.cos(turn), np.sin(turn)
-        x = eye[0] + sign * 0.025 + settings["width"] * np.sign(c) * np.abs(c) ** power
-        y = eye[1] - 0.03 + settings["height"] * np.sign(s) * np.abs(s) ** power
-        rim = np.stack([x, y, z - 0.25 * np.maximum(np.abs(x) - 0.25, 0) ** 1.5], -1)
-        rims.append(rim)
-        pieces.append(_tube(rim, settings["thick"], True))
-        hinge = rim[np.argmax(sign * rim[:, 0])] + np.array([0, 0.05, 0])
-        ear = np.array([sign * 0.84, eye[1] - 0.02, 0.5])
-        pieces.append(_tube(np.linspace(hinge, ear, 6), settings["thick"], False))
-    inner = [rims[0][np.argmin(rims[0][:, 0])], rims[1][np.argmax(rims[1][:, 0])]]
-    lift = np.array([[0, 0.05, 0.0], [0, 0.075, 0.02], [0, 0.05, 0.0]])
-    bridge = np.stack([inner[0], (inner[0] + inner[1]) / 2, inner[1]]) + lift
-    pieces.append(_tube(bridge, settings["thick"], False))
-    points, triangles = [], []
-    for ring, faces in pieces:
-        points.append(ring)
-        triangles.append(faces + offset)
-        offset += len(ring)
-    return dict(points=np.concatenate(points), triangles=np.concatenate(triangles))
-
-
-def beard_mask(points: np.ndarray, kind: str | None) -> np.ndarray:
-    """How much beard grows at points of the base head, 0-1: jaw, chin and upper lip, not the lips."""
-    x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
-    upper = np.interp(x, [0, 0.16, 0.26, 0.4, 0.55, 0.7, 0.8], [6.86, 6.84, 6.72, 6.62, 6.72, 6.95, 7.15])
-    jaw = 1 / (1 + np.exp(-(upper - y) / 0.022))
-    throat = 1 / (1 + np.exp(-(y - np.interp(z, [0.2, 0.8, 1.3], [6.4, 6.2, 6.12])) / 0.03))
-    moustache = np.exp(-(((y - (6.865 - 0.25 * x**2)) / 0.035) ** 2)) * (x < 0.3)
-    front = 1 / (1 + np.exp(-(z - 0.42) / 0.04))
-    mask = np.maximum(jaw * throat, moustache) * front
-    if kind == "goatee":
-        mask = mask * np.exp(-((x / 0.27) ** 6))
-    return mask if kind else np.zeros(len(points))
-
-
-@lru_cache(maxsize=1)
-def noise_textures() -> tuple[np.ndarray, np.ndarray]:
-    """A blotchy skin texture and a strand texture (both 512², about unit size), the same for everybody."""
-    rng = np.random.default_rng(7)
-    blotch = sum(
-        gaussian_filter(rng.normal(0, 1, (512, 512)), s, mode="wrap") * s * w
-        for s, w in ((1, 0.5), (3, 0.6), (9, 0.8), (30, 0.8))
-    )
-    strand = sum(
-        gaussian_filter(rng.normal(0, 1, (512, 512)), (24, s), mode="wrap") * np.sqrt(24 * s) * w
-        for s, w in ((0.7, 0.9), (1.8, 0.9), (5, 0.8))
-    )
-    return (blotch / blotch.std()).astype(np.float32), (strand / strand.std()).astype(np.float32)

@@ -19,13 +19,14 @@ def rasterise(x, y, z, triangles, width, height):
         area = (x[b] - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (y[b] - y[a])
         if abs(area) < 1e-9:
             continue
+        inverse = 1 / area
         left, right = min(x[a], x[b], x[c]), max(x[a], x[b], x[c])
         top, bottom = min(y[a], y[b], y[c]), max(y[a], y[b], y[c])
         for row in range(max(int(np.floor(top - 0.5)), 0), min(int(np.ceil(bottom + 0.5)), height)):
             for col in range(max(int(np.floor(left - 0.5)), 0), min(int(np.ceil(right + 0.5)), width)):
                 px, py = col + 0.5, row + 0.5
-                wb = ((px - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (py - y[a])) / area
-                wc = ((x[b] - x[a]) * (py - y[a]) - (px - x[a]) * (y[b] - y[a])) / area
+                wb = ((px - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (py - y[a])) * inverse
+                wc = ((x[b] - x[a]) * (py - y[a]) - (px - x[a]) * (y[b] - y[a])) * inverse
                 wa = 1 - wb - wc
                 if wa < 0 or wb < 0 or wc < 0:
                     continue
@@ -113,3 +114,81 @@ def trace_occlusion(points, triangles, solid, rays: int, reach: float) -> np.nda
     corners = points[solid[:, 0]]
     edge1, edge2 = points[solid[:, 1]] - corners, points[solid[:, 2]] - corners
     return _open_sky(points, vertex_normals(points, triangles), directions, corners, edge1, edge2, reach)
+
+
+@numba.njit(cache=True)
+def gather(values, corners, weights):
+    """Values of vertices (V×C) interpolated at places given by corner vertices (n×3) and weights (n×3)."""
+    out = np.empty((len(corners), values.shape[1]), np.float32)
+    for i in range(len(corners)):
+        a, b, c = corners[i, 0], corners[i, 1], corners[i, 2]
+        for k in range(values.shape[1]):
+            out[i, k] = (
+                weights[i, 0] * values[a, k] + weights[i, 1] * values[b, k] + weights[i, 2] * values[c, k]
+            )
+    return out
+
+
+@numba.njit(cache=True)
+def texture(picture, u, v):
+    """Bilinear values of a periodic square texture; coordinates in periods."""
+    size = picture.shape[0]
+    out = np.empty(len(u), np.float32)
+    for i in range(len(u)):
+        col, row = u[i] * size, v[i] * size
+        c, r = np.floor(col), np.floor(row)
+        fc, fr = col - c, row - r
+        c0, r0 = int(c) % size, int(r) % size
+        c1, r1 = (c0 + 1) % size, (r0 + 1) % size
+        top = picture[r0, c0] * (1 - fc) + picture[r0, c1] * fc
+        out[i] = top * (1 - fr) + (picture[r1, c0] * (1 - fc) + picture[r1, c1] * fc) * fr
+    return out
+
+
+@numba.njit(cache=True)
+def turn_head(points, angles, pivot, low, high):
+    """Points (M×3) turned by (yaw, pitch, roll) radians about `pivot`: a third of it below `low`."""
+    out = np.empty_like(points)
+    for i in range(len(points)):
+        follow = 0.35 + 0.65 * min(max((points[i, 1] - low) / (high - low), 0.0), 1.0)
+        yaw, pitch, roll = angles[0] * follow, angles[1] * follow, angles[2] * follow
+        x, y, z = points[i, 0] - pivot[0], points[i, 1] - pivot[1], points[i, 2] - pivot[2]
+        x, y = np.cos(roll) * x - np.sin(roll) * y, np.sin(roll) * x + np.cos(roll) * y
+        y, z = np.cos(pitch) * y - np.sin(pitch) * z, np.sin(pitch) * y + np.cos(pitch) * z
+        x, z = np.cos(yaw) * x + np.sin(yaw) * z, -np.sin(yaw) * x + np.cos(yaw) * z
+        out[i, 0], out[i, 1], out[i, 2] = x + pivot[0], y + pivot[1], z + pivot[2]
+    return out
+
+
+@numba.njit(cache=True)
+def place(points, basis, middle, scale, size):
+    """Columns, rows and depths (3×M) of points (M×3) in a depth map of a distant light."""
+    out = np.empty((3, len(points)), np.float32)
+    for i in range(len(points)):
+        x, y, z = points[i, 0] - middle[0], points[i, 1] - middle[1], points[i, 2] - middle[2]
+        out[0, i] = size / 2 + scale * (x * basis[0, 0] + y * basis[1, 0] + z * basis[2, 0])
+        out[1, i] = size / 2 - scale * (x * basis[0, 1] + y * basis[1, 1] + z * basis[2, 1])
+        out[2, i] = x * basis[0, 2] + y * basis[1, 2] + z * basis[2, 2]
+    return out
+
+
+@numba.njit(cache=True, fastmath=True)
+def shadow(u, v, depth, solid, hair, taps, radius, bias, density):
+    """Share of a light that reaches points at (u, v, depth) of its depth maps, averaged over a disc of taps.
+
+    The head (`solid`) blocks light, `hair` lets exp(−density·way) through. Depth grows towards the light.
+    """
+    size = solid.shape[0]
+    out = np.empty(len(u), np.float32)
+    for i in range(len(u)):
+        total = 0.0
+        for k in range(len(taps)):
+            col = min(max(int(u[i] + radius * taps[k, 0]), 0), size - 1)
+            row = min(max(int(v[i] + radius * taps[k, 1]), 0), size - 1)
+            open_share = min(max(1 - (solid[row, col] - depth[i] - bias) / 0.05, 0.0), 1.0)
+            way = hair[row, col] - depth[i] - 0.02
+            if way > 0:
+                open_share *= max(np.exp(-density * way), 0.15)
+            total += open_share
+        out[i] = total / len(taps)
+    return out

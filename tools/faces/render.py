@@ -1,10 +1,11 @@
 """Render people who don't exist.
 
-    python -m tools.faces.render sheet build/faces.png                 # a contact sheet to look at
-    python -m tools.faces.render held-out data/faces                   # the 12 committed people × 12 photos
-    python -m tools.faces.render train runs/faces --identities 1200    # the training set, resumable
+    python -m tools.faces.render sheet build/faces.png       # a contact sheet to look at
+    python -m tools.faces.render held-out runs/faces_128     # the 24 people kept apart × 12 photos
+    python -m tools.faces.render train runs/faces            # the training set: 4,000 people × 8, resumable
+    python -m tools.faces.render pace                        # images per second with two processes
 
-Seeds: training identities 0-7999, calibration 8000-8999, held-out people from 9001.
+Seeds: training identities 0-7999, calibration 8000-8499, tuning 8500-8999, held-out people from 9001.
 """
 
 import argparse
@@ -20,12 +21,12 @@ from PIL import Image
 from tools.faces.people import caption, sample_identity, sample_photo
 from tools.faces.shading import build_person, head, render
 
-HELD_OUT = range(9001, 9013)
+HELD_OUT = range(9001, 9025)
 SHARD = 25
 """Identities per file of the training set: one file is the unit of resuming."""
 
 
-def photos_of(seed: int, count: int, size: int) -> tuple[np.ndarray, list[str]]:
+def photos_of(seed: int, count: int, size: int = 128) -> tuple[np.ndarray, list[str]]:
     """`count` photos of one person (count×size×size×3 uint8) and their captions."""
     identity = sample_identity(seed, head().pairs)
     person = build_person(identity)
@@ -75,7 +76,7 @@ def train(out: Path, identities: int, photos: int, size: int, workers: int) -> N
 
 
 def held_out(out: Path, size: int) -> None:
-    """The committed people: sets A, B and C of four photos each, with captions."""
+    """The people kept apart: sets A, B and C of four photos each, with captions."""
     captions = {}
     for number, seed in enumerate(HELD_OUT, 1):
         pictures, texts = photos_of(seed, 12, size)
@@ -87,28 +88,59 @@ def held_out(out: Path, size: int) -> None:
     write_whole(out / "captions.json", lambda p: p.write_text(text))
 
 
-def sheet(out: Path, size: int, identities: int, photos: int, first: int) -> None:
-    """A contact sheet, one row a person."""
-    rows = [np.concatenate(photos_of(seed, photos, size)[0], 1) for seed in range(first, first + identities)]
+def sheet(out: Path, size: int, identities: int, photos: int, first: int, columns: int) -> None:
+    """A contact sheet: all photos of one person after the other, `columns` pictures wide."""
+    pictures = np.concatenate([photos_of(seed, photos, size)[0] for seed in range(first, first + identities)])
+    gap = -len(pictures) % columns
+    pictures = np.concatenate([pictures, np.full((gap, *pictures.shape[1:]), 255, np.uint8)])
+    rows = pictures.reshape(-1, columns, size, size, 3).transpose(0, 2, 1, 3, 4)
     out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(out)
+    Image.fromarray(rows.reshape(-1, columns * size, 3)).save(out)
+
+
+def _timed(job: tuple[range, int, int]) -> tuple[float, float]:
+    """Seconds of processor time that a warmed-up process takes for its people, and the moment it began."""
+    seeds, count, size = job
+    photos_of(seeds[0], 1, size)
+    began, used = time.time(), time.process_time()
+    for seed in seeds:
+        photos_of(seed, count, size)
+    return time.process_time() - used, began
+
+
+def pace(identities: int, photos: int, size: int, workers: int, first: int) -> None:
+    """Images per second: by the clock, and by processor time (what free cores would give)."""
+    share = -(-identities // workers)
+    jobs = [(range(first + k * share, first + (k + 1) * share), photos, size) for k in range(workers)]
+    with ProcessPoolExecutor(workers) as pool:
+        spent, began = zip(*pool.map(_timed, jobs), strict=True)
+    count, clock = share * workers * photos, time.time() - min(began)
+    print(f"{count} images of {size} px, {workers} processes: {count / clock:.1f} images/s by the clock,")
+    print(
+        f"{workers * count / sum(spent):.1f} by processor time ({1e3 * sum(spent) / count:.0f} ms per image)"
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "held-out", "sheet"))
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--size", type=int, default=None, help="pixels a side (64; 256 for a sheet)")
-    parser.add_argument("--identities", type=int, default=None, help="how many people (1200; 6 for a sheet)")
-    parser.add_argument("--photos", type=int, default=None, help="photos of each (8; 5 for a sheet)")
-    parser.add_argument("--first", type=int, default=9001, help="seed of a sheet's first person")
+    parser.add_argument("what", choices=("train", "held-out", "sheet", "pace"))
+    parser.add_argument("out", type=Path, nargs="?", help="folder or picture to write (not for pace)")
+    parser.add_argument("--size", type=int, default=128, help="pixels a side (128)")
+    parser.add_argument("--identities", type=int, help="how many people (4,000; 40 for sheet and pace)")
+    parser.add_argument("--photos", type=int, help="photos of each (8; 1 for a sheet)")
+    parser.add_argument("--first", type=int, default=8500, help="seed of the first person of sheet and pace")
+    parser.add_argument("--columns", type=int, default=8, help="pictures in a row of a sheet")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    if given.what != "pace" and given.out is None:
+        parser.error("out: name the folder or picture to write")
     if given.what == "train":
-        train(given.out, given.identities or 1200, given.photos or 8, given.size or 64, given.workers)
+        train(given.out, given.identities or 4000, given.photos or 8, given.size, given.workers)
     elif given.what == "held-out":
-        held_out(given.out, given.size or 64)
+        held_out(given.out, given.size)
+    elif given.what == "sheet":
+        sheet(given.out, given.size, given.identities or 40, given.photos or 1, given.first, given.columns)
     else:
-        sheet(given.out, given.size or 256, given.identities or 6, given.photos or 5, given.first)
+        pace(given.identities or 40, given.photos or 8, given.size, given.workers, given.first)

@@ -1,38 +1,50 @@
-"""Render a person: pose the head, find what each pixel sees, shade it in linear light.
+"""Render a person: pose the head, find what each pixel sees, shade it in linear light, draw the hair over it.
 
-Shading: wrapped diffuse light whose red wraps furthest (under skin, red light travels furthest), a shadow map
-for the key light, traced ambient occlusion, two specular lobes on skin, Kajiya-Kay highlights on hair.
+Diffuse light wraps around edges, red furthest, because under skin red light travels furthest. Depth maps of
+the key light and of the sky cast shadows; ambient occlusion was traced once. Skin has two specular lobes.
+Hair reflects light by the model of Kajiya and Kay (1989).
 """
 
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from scipy.ndimage import gaussian_filter, map_coordinates
 
-from tools.faces.hair import CENTRE, Scalp, azimuth, beard_mask, glasses, hair, line_height, noise_textures
+from tools.faces.camera import backdrop, develop
+from tools.faces.clothes import cloth_colour, collar, collar_colour, fit, glasses, neck_radius, neckline
+from tools.faces.fur import EYE_CENTRE, fur
+from tools.faces.hair import CENTRE, Scalp, hair
 from tools.faces.people import paired_morphs
-from tools.faces.raster import rasterise, vertex_normals
+from tools.faces.raster import gather, place, rasterise, shadow, texture, turn_head, vertex_normals
+from tools.faces.skin import eye_surface, noise_textures, skin_colour, skin_relief, skin_shine
+from tools.faces.strands import draw, in_sight, light_strands, nearest_first, splat
 
 ASSET = Path(__file__).resolve().parents[2] / "data/head/head.npz"
-SKIN, EYE, LASH, TEETH, HAIR, FRAME = range(6)
-EYE_CENTRE = np.array([0.31, 7.285, 1.25])
+SKIN, EYE, LASH, TEETH, CLOTH, FRAME = range(6)
 PIVOT = np.array([0.0, 6.2, 0.25])
+LOOK, DISTANCE, ZOOM = np.array([0, 7.17, 0.6]), 13.0, 0.30
+"""Where the camera looks, how far away it stands (dm), and image widths per dm."""
+MAP_SIZE, MAP_WIDTH = 256, 4.2
+SKY = np.array([0.0, 0.75, 0.66]) / np.hypot(0.75, 0.66)
+
+
+def _disc(count: int) -> np.ndarray:
+    """Points evenly spread over a unit disc (count×2)."""
+    k = np.arange(count)
+    return np.sqrt((k + 0.5) / count)[:, None] * np.stack([np.cos(2.4 * k), np.sin(2.4 * k)], 1)
 
 
 class Head:
-    """The head asset, unpacked: base mesh, masks, morphs and the scalp."""
+    """The head asset, unpacked: base mesh, masks, morphs, the scalp and the neck."""
 
     def __init__(self, path: Path = ASSET):
         asset = np.load(path)
         self.vertices = asset["vertices"].astype(float)
-        self.uvs = asset["uvs"]
         self.triangles = asset["triangles"].astype(np.int32)
         self.uv_triangles = asset["uv_triangles"].astype(np.int32)
         self.groups = asset["groups"].astype(np.int32)
         self.masks = np.stack([asset["lips"], asset["eyelids"], asset["ears"]], -1).astype(np.float32) / 255
-        self.occlusion = asset["occlusion"].astype(np.float32) / 255
+        self.occlusion = asset["occlusion"].astype(np.float32)[:, None] / 255
         starts = asset["morph_start"]
         self.names = [str(name) for name in asset["morph_name"]]
         index, delta = asset["morph_index"].astype(int), asset["morph_delta"].astype(float)
@@ -40,13 +52,30 @@ class Head:
             n: (index[a:b], delta[a:b]) for n, a, b in zip(self.names, starts[:-1], starts[1:], strict=True)
         }
         self.pairs = paired_morphs(self.names)
-        skin = self.triangles[self.groups == SKIN]
-        self.scalp = Scalp(self.vertices, skin)
+        self.skin_triangles = self.triangles[self.groups == SKIN]
+        self.lips = np.zeros(len(self.vertices))
+        self.lips[self.triangles.ravel()] = self.masks[self.uv_triangles.ravel(), 0]
+        self.scalp = Scalp(self.vertices, self.skin_triangles)
+        self.neck = neck_radius(self.vertices, self.skin_triangles)
         eye = np.unique(self.triangles[self.groups == EYE])
         self.eyes = [eye[self.vertices[eye, 0] > 0], eye[self.vertices[eye, 0] < 0]]
-        hidden = np.unique(self.triangles[self.groups != SKIN])
-        self.is_skin = np.ones(len(self.vertices), bool)
-        self.is_skin[hidden] = False
+        aims = np.array([[0.76, 7.3, 0.62], [-0.76, 7.3, 0.62]])
+        self.temples = [np.argmin(np.linalg.norm(self.vertices - aim, axis=1)) for aim in aims]
+        self.lids = self._lid_edges()
+        self.is_skin = np.zeros(len(self.vertices), bool)
+        self.is_skin[self.skin_triangles] = True
+
+    def _lid_edges(self, size: int = 700) -> tuple[np.ndarray, np.ndarray]:
+        """Places on the edges of the lids: where the skin meets the eye in a picture of the base head."""
+        x, y, z = self.vertices.T
+        u, v = size * (0.5 + x), size * (0.5 - (y - EYE_CENTRE[1]))
+        solid = np.flatnonzero((self.groups == SKIN) | (self.groups == EYE))
+        face, weights, _ = rasterise(u, v, z, self.triangles[solid], size, size)
+        is_eye = (face >= 0) & (self.groups[solid[face]] == EYE)
+        edge = np.zeros_like(is_eye)
+        edge[:-1] |= ~is_eye[:-1] & is_eye[1:]
+        edge[1:] |= ~is_eye[1:] & is_eye[:-1]
+        return self.triangles[solid[face[edge]]], weights[edge]
 
     def moved(self, weights: dict[str, float], prefix: str = "") -> np.ndarray:
         """Vertex displacements of a set of morph weights."""
@@ -67,343 +96,261 @@ def build_person(identity: dict) -> dict:
     """Everything about a person's geometry that doesn't change from photo to photo."""
     asset = head()
     moved = asset.moved(identity["morphs"])
-    eyes = np.concatenate(asset.eyes)
-    moved = moved - moved[eyes].mean(0)
-    beard = beard_mask(asset.vertices, identity["beard"]) * asset.is_skin
-    person = dict(identity=identity, moved=moved, beard=beard)
+    moved = moved - moved[np.concatenate(asset.eyes)].mean(0)
+    collars = [collar(garment, asset.neck) for garment in identity["wardrobe"]]
+    for part in collars:
+        part["rest"] = part["points"]
+        part["points"] = fit(part["points"], asset.vertices, moved)
     style = hair(identity, asset.scalp)
     if style is not None:
-        style["rest"] = style["points"]
-        style["points"] = asset.scalp.carry(style["points"], moved)
-    person["hair"] = style
-    return person
+        style["points"] = asset.scalp.carry(style["points"], asset.scalp.shift(moved))
+    return dict(identity=identity, moved=moved, collars=collars, hair=style, fur=fur(identity, asset))
 
 
-def _turn(points: np.ndarray, photo: dict, weight: np.ndarray) -> np.ndarray:
-    """Turn the head about the neck; shoulders (weight below 1) follow only in part."""
-    yaw, pitch, roll = (np.radians(photo[k]) * weight for k in ("yaw", "pitch", "roll"))
-    x, y, z = (points - PIVOT).T
-    x, y = np.cos(roll) * x - np.sin(roll) * y, np.sin(roll) * x + np.cos(roll) * y
-    y, z = np.cos(pitch) * y - np.sin(pitch) * z, np.sin(pitch) * y + np.cos(pitch) * z
-    x, z = np.cos(yaw) * x + np.sin(yaw) * z, -np.sin(yaw) * x + np.cos(yaw) * z
-    return np.stack([x, y, z], 1) + PIVOT
+def _turn(points: np.ndarray, photo: dict) -> np.ndarray:
+    """Turn the head about the neck (…×3); shoulders follow only in part."""
+    angles = np.radians([photo[k] for k in ("yaw", "pitch", "roll")])
+    flat = np.ascontiguousarray(points).reshape(-1, 3)
+    return turn_head(flat, angles, PIVOT, 5.7, 6.45).reshape(points.shape)
 
 
-def _follow(points: np.ndarray) -> np.ndarray:
-    return 0.35 + 0.65 * np.clip((points[:, 1] - 5.7) / 0.75, 0, 1)
-
-
-def _scene(person: dict, photo: dict) -> dict:
-    """All triangles of one photo, turned and in world space, with the per-vertex facts that shading needs."""
-    asset, identity = head(), person["identity"]
-    shape = asset.vertices + person["moved"] + asset.moved(photo["units"], "unit/")
-    normals = vertex_normals(shape, asset.triangles)
-    grown = {"full": 0.07, "goatee": 0.055, "stubble": 0.008}.get(identity["beard"], 0) * identity["volume"]
-    x, y, z = asset.vertices.T
-    neck = np.hypot(x / 0.66, (z - 0.12) / 0.62)
-    below = identity["collar"] + 0.28 * np.clip(neck - 0.75, 0, 2) - 0.1 * np.clip(z - 0.5, 0, 1) - y
-    cloth = 1 / (1 + np.exp(-np.clip(below / 0.012, -40, 40)))
-    shape = shape + normals * (person["beard"] * grown + 0.05 * cloth * asset.is_skin)[:, None]
-    points, rest, triangles, groups = [shape], [asset.vertices], [asset.triangles], [asset.groups]
-    strands, count = [np.zeros((len(shape), 2))], len(shape)
-    extra = []
-    if person["hair"] is not None:
-        extra.append((person["hair"], HAIR))
+def _extras(person: dict, photo: dict, shape: np.ndarray) -> list[tuple[dict, int]]:
+    """Collar and glasses of one photo."""
+    identity, asset = person["identity"], head()
+    extras = [(person["collars"][photo["garment"]], CLOTH)]
     if identity["glasses"]:
-        left, right = (shape[eye].mean(0) for eye in asset.eyes)
-        lids = (
-            asset.is_skin
-            & (np.abs(asset.vertices[:, 1] - EYE_CENTRE[1]) < 0.2)
-            & (np.abs(asset.vertices[:, 0]) < 0.5)
-        )
+        eyes, ears = [shape[eye].mean(0) for eye in asset.eyes], shape[asset.temples]
+        x, y, _ = asset.vertices.T
+        lids = asset.is_skin & (np.abs(y - EYE_CENTRE[1]) < 0.2) & (np.abs(x) < 0.5)
         front = np.percentile(shape[lids, 2], 80)
-        extra.append((glasses(identity["glasses"], left, right, front), FRAME))
-    for part, group in extra:
+        extras.append((glasses(identity["glasses"], eyes, ears, front), FRAME))
+    return extras
+
+
+def pose(person: dict, photo: dict) -> dict:
+    """All triangles and strands of one photo, turned, with the per-vertex facts that shading needs."""
+    asset, identity = head(), person["identity"]
+    garment = identity["wardrobe"][photo["garment"]]
+    shape = asset.vertices + person["moved"] + asset.moved(photo["units"], "unit/")
+    short = person["fur"]
+    roots = gather(shape, short["corners"], short["weights"])[:, None] + short["offsets"]
+    cloth = np.clip(neckline(asset.vertices, garment) / 0.06, 0, 1) * asset.is_skin
+    shape = shape + 0.04 * cloth[:, None] * vertex_normals(shape, asset.triangles)
+    points, rest, where = [shape], [asset.vertices], [np.zeros((len(shape), 2))]
+    triangles, groups, count = [asset.triangles], [asset.groups], len(shape)
+    for part, group in _extras(person, photo, shape):
         points.append(part["points"])
         rest.append(part.get("rest", part["points"]))
-        strands.append(part.get("strand", np.zeros((len(part["points"]), 2))))
+        where.append(part.get("where", np.zeros((len(part["points"]), 2))))
         triangles.append(part["triangles"] + count)
         groups.append(np.full(len(part["triangles"]), group))
         count += len(part["points"])
-    points, rest, strands = np.concatenate(points), np.concatenate(rest), np.concatenate(strands)
-    triangles, groups = np.concatenate(triangles).astype(np.int32), np.concatenate(groups)
-    world = _turn(points, photo, _follow(rest))
-    gaze = [_turn(np.stack([shape[eye].mean(0)]), photo, np.ones(1))[0] for eye in asset.eyes]
+    triangles = np.concatenate(triangles).astype(np.int32)
+    world = _turn(np.concatenate(points), photo)
+    sideways, upward = np.radians(photo["gaze"])
+    ahead = np.array([np.sin(sideways), np.sin(upward), 1.0])
+    ahead = _turn(ahead + [0, 7.3, 0], photo) - _turn(np.array([0, 7.3, 0]), photo)
+    bundles = [_turn(roots, photo)]
+    if person["hair"] is not None:
+        bundles.insert(0, _turn(person["hair"]["points"], photo))
     return dict(
         world=world,
-        rest=rest,
-        strand=strands,
+        rest=np.concatenate(rest).astype(np.float32),
+        where=np.concatenate(where).astype(np.float32),
         triangles=triangles,
-        groups=groups,
-        cloth=cloth,
-        eye_centres=gaze,
+        groups=np.concatenate(groups),
         normals=vertex_normals(world, triangles),
-        skin_vertices=len(shape),
-        eye_radius=[np.linalg.norm(shape[eye] - shape[eye].mean(0), axis=1).max() for eye in asset.eyes],
+        eyes=[_turn(shape[eye].mean(0), photo) for eye in asset.eyes],
+        ahead=ahead / np.linalg.norm(ahead),
+        bundles=bundles,
+        garment=garment,
     )
 
 
-def _shadow(
-    scene: dict, key: np.ndarray, where: np.ndarray, normal: np.ndarray, size: int = 288
-) -> np.ndarray:
-    """Share of the key light that reaches points (0-1): a shadow map, softly filtered."""
-    side = np.cross([0, 1.0, 0], key)
-    side /= np.linalg.norm(side)
-    up = np.cross(key, side)
-    basis = np.stack([side, up, key], 1)
-    middle = np.array([0, 7.1, 0.5])
-    solid = scene["triangles"][(scene["groups"] != LASH) & (scene["groups"] != FRAME)]
-    p = (scene["world"] - middle) @ basis
-    scale = size / 4.2
-    x, y = size / 2 + p[:, 0] * scale, size / 2 - p[:, 1] * scale
-    _, _, depth = rasterise(x, y, p[:, 2], solid, size, size)
-    q = (where + 0.03 * normal - middle) @ basis
-    u, w = size / 2 + q[:, 0] * scale - 0.5, size / 2 - q[:, 1] * scale - 0.5
-    lit = np.zeros(len(where))
-    taps = [(0, 0), (1.6, 0.5), (-1.6, -0.5), (0.5, -1.6), (-0.5, 1.6)]
-    for du, dv in taps:
-        col = np.clip(np.rint(u + du).astype(int), 0, size - 1)
-        line = np.clip(np.rint(w + dv).astype(int), 0, size - 1)
-        lit += np.clip(1 - (depth[line, col] - q[:, 2] - 0.02) / 0.05, 0, 1)
-    return lit / len(taps)
+class DepthMaps:
+    """What a light sees of the head and of the hair, as two depth maps, and the share of it that arrives."""
+
+    def __init__(self, scene: dict, light: np.ndarray, hair_points: np.ndarray | None):
+        side = np.cross([0, 1.0, 0.001], light)
+        side /= np.linalg.norm(side)
+        self.basis = np.stack([side, np.cross(light, side), light], 1)
+        u, v, depth = self._place(scene["world"])
+        a, b, c = scene["triangles"].T
+        facing = (u[b] - u[a]) * (v[c] - v[a]) < (u[c] - u[a]) * (v[b] - v[a])
+        solid = scene["triangles"][
+            (facing & (scene["groups"] <= TEETH) & (scene["groups"] != LASH)) | (scene["groups"] == CLOTH)
+        ]
+        self.solid = rasterise(u, v, depth, solid, MAP_SIZE, MAP_SIZE)[2]
+        self.hair = np.full((MAP_SIZE, MAP_SIZE), -1e9, np.float32)
+        if hair_points is not None:
+            splat(*self._place(hair_points).reshape(3, *hair_points.shape[:2]), self.hair)
+
+    def _place(self, points: np.ndarray) -> np.ndarray:
+        middle = np.array([0, 7.1, 0.5])
+        return place(points.reshape(-1, 3), self.basis, middle, MAP_SIZE / MAP_WIDTH, MAP_SIZE)
+
+    def share(self, points, radius: float, bias: float, density: float, taps: int = 9) -> np.ndarray:
+        """Share of the light that reaches points (…×3), averaged over a disc of `radius` texels."""
+        lit = shadow(*self._place(points), self.solid, self.hair, _disc(taps), radius, bias, density)
+        return lit.reshape(points.shape[:-1])
 
 
-def _sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Bilinear lookup in a periodic texture; coordinates in periods."""
-    size = texture.shape[0]
-    return map_coordinates(texture, [v % 1 * size, u % 1 * size], order=1, mode="grid-wrap")
+def project(points: np.ndarray, photo: dict, wide: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixel columns, rows and depths (larger is nearer) of points (…×3) in a picture `wide` pixels wide."""
+    p = points - LOOK.astype(points.dtype)
+    scale = wide * ZOOM * photo["scale"] * DISTANCE / (DISTANCE - p[..., 2])
+    x = wide * (0.5 + photo["shift"][0]) + scale * p[..., 0]
+    return x, wide * (0.5 + photo["shift"][1]) - scale * p[..., 1], p[..., 2]
 
 
-def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    return a + (b - a) * np.clip(share, 0, 1)[:, None]
-
-
-def _skin_colour(
-    identity: dict, rest: np.ndarray, masks: np.ndarray, beard: np.ndarray, cloth: np.ndarray
-) -> np.ndarray:
-    """Albedo at points of the base head: tone, blush, lips, brows, freckles, stubble, scalp, shirt."""
-    blotch, strand = noise_textures()
-    x, y, z = rest.T
-    ax = np.abs(x)
-    tone = identity["skin"]
-    colour = tone * (
-        1 + 0.05 * _sample(blotch, x * 0.6 + 0.1 * identity["seed"], y * 0.6)[:, None] * np.array([0.6, 1, 1])
-    )
-    red = tone * np.array([1.12, 0.72, 0.72])
-    cheeks = np.exp(-((ax - 0.46) ** 2 + (y - 6.98) ** 2) / 0.03) + 0.9 * np.exp(
-        -(ax**2 + (y - 6.99) ** 2) / 0.012
-    )
-    colour = _mix(colour, red, (0.25 + identity["blush"]) * cheeks + 0.5 * masks[:, 2])
-    under = np.exp(-(((ax - 0.3) / 0.16) ** 2 + ((y - 7.14) / 0.055) ** 2))
-    colour = _mix(colour, tone * np.array([0.8, 0.7, 0.72]), (0.25 + 0.4 * identity["old"]) * under)
-    if identity["freckles"]:
-        spots = _sample(blotch, x * 3.1, y * 3.1) > 0.95
-        near = np.exp(-((ax / 0.62) ** 4) - ((y - 7.0) / 0.24) ** 2) * (z > 0.9)
-        colour = _mix(colour, tone * np.array([0.62, 0.45, 0.36]), identity["freckles"] * spots * near)
-    lip = tone * np.array([0.95, 0.5, 0.5]) + np.array([0.05, 0.0, 0.005])
-    colour = _mix(colour, lip, masks[:, 0] * (0.35 + identity["lip_tint"] * 0.7))
-    colour = _mix(colour, tone * np.array([0.72, 0.6, 0.58]), masks[:, 1] * 0.35 * (1 + identity["lash"]))
-
-    brow = identity["brow"]
-    along = (ax - 0.14) / 0.40
-    middle = 7.485 + brow["lift"] + brow["arch"] * (1 - ((along - 0.55) / 0.55) ** 2) - 0.035 * along**2
-    breadth = brow["thick"] * np.interp(along, [0, 0.12, 0.6, 1.0], [0.75, 1.05, 0.9, 0.3])
-    fur = (
-        np.exp(-(np.abs((y - middle) / breadth) ** 3.0))
-        / (1 + np.exp(-along / 0.04))
-        / (1 + np.exp((along - 0.98) / 0.03))
-    )
-    fur = fur * (z > 0.9) * (0.85 + 0.15 * _sample(strand, along * 0.35 + y * 0.8, along * 0.2))
-    hair_colour = identity["hair"]
-    dark = np.minimum(hair_colour * 0.7, tone * 0.3)
-    colour = _mix(colour, dark, fur * brow["dark"])
-
-    if identity["beard"]:
-        grain = 0.9 + 0.1 * _sample(blotch, x * 4 + z, y * 2.5)
-        share = beard * grain * (0.45 if identity["beard"] == "stubble" else 0.97) * identity["beard_dark"]
-        share = share * (1 - masks[:, 0])
-        colour = _mix(colour, dark * (0.6 + 0.5 * grain)[:, None], share)
-
-    line = line_height(azimuth(rest), identity)
-    soft = 0.05 if identity["style"] == "shaved" else 0.03
-    grow = 1 / (1 + np.exp(-(y - line - 0.02) / soft))
-    over_ear = (ax > 0.76) & (np.abs(y - 7.2) < 0.42)
-    grow = grow * ~over_ear * (y > 6.5)
-    share = grow * (0.62 if identity["style"] == "shaved" else 0.93)
-    colour = _mix(colour, hair_colour * 0.8, share * (0.9 + 0.1 * _sample(blotch, x * 3, y * 3 + z)))
-    weave = 1 + 0.05 * _sample(strand, x * 4, y * 0.2)
-    return _mix(colour, identity["shirt"] * weave[:, None], cloth)
-
-
-def _eye_colour(scene: dict, identity: dict, photo: dict, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Albedo and shading normal of eyeballs: white, iris with a limbal ring, pupil."""
-    colour = np.tile(np.array([0.62, 0.57, 0.54]), (len(where), 1))
-    normal = np.zeros_like(where)
-    sideways, upward = np.radians(photo["gaze"])
-    ahead = np.array([[np.sin(sideways), np.sin(upward), 1.0]])
-    ahead = (_turn(ahead + PIVOT, photo, np.ones(1)) - PIVOT)[0]
-    ahead /= np.linalg.norm(ahead)
-    nearest = np.argmin([np.linalg.norm(where - c, axis=1) for c in scene["eye_centres"]], 0)
-    for k, centre in enumerate(scene["eye_centres"]):
-        mine = nearest == k
-        out = where[mine] - centre
-        normal[mine] = out / np.linalg.norm(out, axis=1, keepdims=True)
-        off = np.arccos(np.clip(normal[mine] @ ahead, -1, 1))
-        iris = 1 / (1 + np.exp((off - 0.5) / 0.02))
-        rim = np.exp(-(((off - 0.47) / 0.06) ** 2))
-        pupil = 1 / (1 + np.exp((off - 0.2) / 0.015))
-        own = identity["eyes"] * (1.15 - 0.7 * rim + 0.5 * np.exp(-(((off - 0.28) / 0.07) ** 2)))[:, None]
-        here = _mix(colour[mine], own, iris)
-        colour[mine] = _mix(here, np.full(3, 0.004), pupil)
-    return colour, normal
-
-
-def render(person: dict, photo: dict, size: int = 64, oversample: int | None = None) -> np.ndarray:
-    """One photo as uint8 `size`×`size`×3, drawn `oversample` times larger and averaged."""
-    oversample = oversample or (3 if size <= 96 else 2)
-    identity, asset = person["identity"], head()
-    scene = _scene(person, photo)
-    wide = size * oversample
-    key, world, triangles = photo["key"], scene["world"], scene["triangles"]
-    exposure = 1 + 0.35 * np.clip(1 - identity["skin"].mean() / 0.25, 0, 1)
-    distance = 13.0
-    look = np.array([0, 7.22, 0.6])
-    p = world - look
-    scale = wide * 0.322 * photo["scale"]
-    near = distance / (distance - p[:, 2])
-    x = wide * (0.5 + photo["shift"][0]) + scale * p[:, 0] * near
-    y = wide * (0.47 + photo["shift"][1]) - scale * p[:, 1] * near
-    a, b, c = triangles.T
+def _visible(scene: dict, photo: dict, wide: int) -> tuple[dict, np.ndarray]:
+    """What every covered pixel sees: its triangle, place, normal, direction to the camera; and the depths."""
+    x, y, z = project(scene["world"], photo, wide)
+    a, b, c = scene["triangles"].T
     area = (x[b] - x[a]) * (y[c] - y[a]) - (x[c] - x[a]) * (y[b] - y[a])
-    one_sided = (scene["groups"] == SKIN) | (scene["groups"] == EYE)
-    shown = np.flatnonzero(~(one_sided & (area >= 0)))
-    face, weights, _ = rasterise(x, y, p[:, 2], triangles[shown], wide, wide)
+    groups = scene["groups"]
+    hidden = (groups == LASH) | (((groups == SKIN) | (groups == EYE)) & (area >= 0))
+    shown = np.flatnonzero(~hidden)
+    face, weights, depth = rasterise(x, y, z, scene["triangles"][shown], wide, wide)
     hit = face >= 0
-    index, w = shown[face[hit]], weights[hit][..., None]
-    corners = triangles[index]
-    group = scene["groups"][index]
-    where = (world[corners] * w).sum(1)
-    rest = (scene["rest"][corners] * w).sum(1)
-    normal = (scene["normals"][corners] * w).sum(1)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-    view = look + np.array([0, 0, distance]) - where
+    index, weights = shown[face[hit]], weights[hit]
+    corners = scene["triangles"][index]
+    where = gather(scene["world"], corners, weights)
+    normal = gather(scene["normals"], corners, weights)
+    view = (LOOK + np.array([0, 0, DISTANCE]) - where).astype(np.float32)
     view /= np.linalg.norm(view, axis=1, keepdims=True)
+    normal[(normal * view).sum(1) < 0] *= -1
+    seen = dict(hit=hit, index=index, weights=weights, corners=corners, group=groups[index])
+    seen |= dict(where=where, normal=normal, view=view, rest=gather(scene["rest"], corners, weights))
+    return seen, depth
 
-    count = len(index)
-    colour = np.zeros((count, 3))
-    gloss, rough = np.zeros(count), np.ones(count)
-    occlusion = np.ones(count)
-    own = corners[:, 0] < scene["skin_vertices"]
-    occlusion[own] = (asset.occlusion[corners[own]] * w[own][..., 0]).sum(1)
 
-    skin = group == SKIN
-    uv_corner = asset.uv_triangles[index[skin]]
-    masks = (asset.masks[uv_corner] * w[skin]).sum(1)
-    beard = (person["beard"][corners[skin]] * w[skin][..., 0]).sum(1)
-    cloth = (scene["cloth"][corners[skin]] * w[skin][..., 0]).sum(1)
-    colour[skin] = _skin_colour(identity, rest[skin], masks, beard, cloth)
-    gloss[skin] = 0.028 * (1 - cloth) * (1 - 0.8 * beard) * (1 + 1.2 * masks[:, 0])
-    rough[skin] = 14
-    blotch, strand = noise_textures()
-    bump = 0.03 * (1 - cloth) + 0.25 * beard
-    normal[skin, 0] += bump * _sample(blotch, rest[skin, 0] * 2.2, rest[skin, 1] * 2.2)
-    normal[skin, 1] += bump * _sample(blotch, rest[skin, 0] * 2.2 + 0.37, rest[skin, 1] * 2.2 + 0.11)
-
+def _paint(person: dict, photo: dict, scene: dict, seen: dict) -> dict:
+    """Colour, shine and occlusion of every covered pixel; bends the normals where the surface is rough."""
+    asset, identity, group = head(), person["identity"], seen["group"]
+    count, noise = len(group), noise_textures()
+    paint = dict(colour=np.zeros((count, 3), np.float32), gloss=np.zeros(count, np.float32))
+    paint["occlusion"] = np.ones(count, np.float32)
+    own = seen["corners"][:, 0] < len(asset.vertices)
+    paint["occlusion"][own] = gather(asset.occlusion, seen["corners"][own], seen["weights"][own])[:, 0]
+    below = np.where(group == SKIN, neckline(seen["rest"], scene["garment"]), 1.0)
+    skin, cloth = (group == SKIN) & (below <= 0), (group == SKIN) & (below > 0)
+    rest = seen["rest"][skin]
+    masks = gather(asset.masks, asset.uv_triangles[seen["index"][skin]], seen["weights"][skin])
+    paint["colour"][skin] = skin_colour(identity, rest, masks)
+    paint["colour"][skin] *= (1 - 0.35 * np.exp(below[skin] / 0.05))[:, None]
+    paint["gloss"][skin] = skin_shine(identity, rest, masks)
+    seen["normal"][skin] += skin_relief(identity, photo, rest, masks)
+    rest, turn = seen["rest"][cloth], scene["garment"]["seed"] % 7 / 7
+    folds = texture(noise["blotch"], rest[:, 0] * 0.28 + turn, rest[:, 1] * 0.2 + rest[:, 2] * 0.1)
+    paint["colour"][cloth] = cloth_colour(scene["garment"], rest, folds, below[cloth])
+    seen["normal"][cloth, 0] += 0.10 * folds
+    seen["normal"][cloth, 1] += 0.10 * texture(
+        noise["blotch"], rest[:, 0] * 0.28 + turn, rest[:, 1] * 0.2 + 0.5
+    )
+    ring = group == CLOTH
+    where = gather(scene["where"], seen["corners"][ring], seen["weights"][ring])
+    paint["colour"][ring] = collar_colour(scene["garment"], where)
+    paint["colour"][group == TEETH], paint["occlusion"][group == TEETH] = (0.74, 0.63, 0.49), 0.9
+    if identity["glasses"]:
+        paint["colour"][group == FRAME], paint["gloss"][group == FRAME] = identity["glasses"]["colour"], 0.2
+    paint["skin"], paint["glint"] = skin, np.zeros(count, np.float32)
     eye = group == EYE
     if eye.any():
-        colour[eye], normal[eye] = _eye_colour(scene, identity, photo, where[eye])
-        gloss[eye], rough[eye] = 0.5, 220
-    colour[group == LASH] = _mix(
-        np.tile(identity["skin"] * 0.5, ((group == LASH).sum(), 1)),
-        np.full(3, 0.008),
-        np.full((group == LASH).sum(), identity["lash"]),
-    )
-    colour[group == TEETH] = np.array([0.62, 0.58, 0.5])
-    frame = group == FRAME
-    if frame.any():
-        colour[frame], gloss[frame], rough[frame] = identity["glasses"]["colour"], 0.25, 60
+        paint["colour"][eye], seen["normal"][eye], paint["glint"][eye] = eye_surface(
+            seen["where"][eye], seen["view"][eye], scene["eyes"], scene["ahead"], identity, photo
+        )
+    seen["normal"] /= np.linalg.norm(seen["normal"], axis=1, keepdims=True) + 1e-9
+    return paint
 
-    strands = group == HAIR
-    if strands.any():
-        uv = scene["strand"]
-        u = uv[corners[strands], 0]
-        u = np.where(u < u.max(1, keepdims=True) - 0.5, u + 1, u)
-        u = (u * w[strands][..., 0]).sum(1)
-        v = (uv[corners[strands], 1] * w[strands][..., 0]).sum(1)
-        curly = identity["style"] in ("curly", "afro")
-        fibre = _sample(blotch, u * 6, v * 3.2) if curly else _sample(strand, u * 5, v * 0.8)
-        colour[strands] = identity["hair"] * np.clip(1 + 0.22 * fibre, 0.3, 1.8)[:, None]
-        back = (normal[strands] * view[strands]).sum(1) < 0
-        flipped = normal[strands]
-        flipped[back] *= -1
-        if curly:
-            radial = where[strands] - CENTRE
-            flipped = flipped * 0.6 + 0.6 * radial / np.linalg.norm(radial, axis=1, keepdims=True)
-        normal[strands] = flipped
-        depth_cue = 0.55 + 0.45 * np.clip((rest[strands, 1] - 5.6) / 1.8, 0, 1)
-        occlusion[strands] = np.where(back, 0.28, depth_cue * (0.88 + 0.12 * np.clip(fibre, -1, 1)))
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
 
-    lit = _shadow(scene, key, where, normal)
+def _surface_light(photo: dict, seen: dict, paint: dict, lit: np.ndarray, sky: np.ndarray) -> np.ndarray:
+    """Linear light of every covered pixel: key light, sky and surroundings, rim light, reflections."""
+    normal, view, key = seen["normal"], seen["view"], photo["key"].astype(np.float32)
+    skin, occlusion = paint["skin"][:, None], paint["occlusion"]
+    warm = np.array([1 + photo["warmth"], 1, 1 - 1.3 * photo["warmth"]], np.float32)
     facing = normal @ key
-    wrap = photo["softness"] * 0.5 + np.where(skin[:, None], np.array([0.30, 0.18, 0.14]), 0.15)
+    wrap = 0.4 * photo["softness"] + np.where(skin, np.array([0.26, 0.13, 0.10], np.float32), np.float32(0.1))
     diffuse = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, 1)
-    diffuse *= np.clip(
-        lit[:, None] + (1 - lit[:, None]) * (0.25 * photo["softness"] + np.array([0.03, 0.02, 0.015])), 0, 1
-    )
-    warm = np.array([1 + photo["warmth"], 1, 1 - photo["warmth"]])
-    sky = 0.62 + 0.38 * normal[:, 1:2]
-    bounce = 0.25 * np.clip(-normal[:, 1:2], 0, 1) * np.array([1.0, 0.9, 0.82])
-    open_sky = np.clip(0.12 + 0.95 * occlusion, 0, 1)[:, None] ** np.array([0.96, 1.06, 1.08])
-    fill = (
-        photo["fill"]
-        * (sky + bounce)
-        * open_sky
-        * (0.7 + 0.3 * photo["background"] / photo["background"].mean())
-    )
+    leak = np.where(skin, np.array([0.92, 1.04, 1.06], np.float32), np.float32(1))
+    diffuse *= np.clip(lit, 1e-3, 1)[:, None] ** leak
+    open_sky = np.clip(0.1 + 0.95 * occlusion, 0, 1) * (0.4 + 0.6 * sky)
+    around = 0.62 + 0.38 * normal[:, 1] + 0.12 * np.clip(-normal[:, 1], 0, 1)
+    wall = (0.85 + 0.15 * photo["background"] / photo["background"].mean()).astype(np.float32)
+    fill = photo["fill"] * (around * open_sky)[:, None] * wall
+    rim_way = np.array([0.8 * photo["rim_side"], 0.3, -0.5], np.float32)
+    edge = 1 - np.clip((normal * view).sum(1), 0, 1)
+    rim = photo["rim"] * np.clip(normal @ rim_way / 0.98, 0, 1) * edge**1.5 * occlusion
+    linear = paint["colour"] * 0.62 * (photo["key_power"] * diffuse * warm + fill + 1.6 * rim[:, None])
     half = key + view
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     shine = np.clip((normal * half).sum(1), 0, 1)
-    edge = (1 - np.clip((normal * view).sum(1), 0, 1)) ** 4
-    specular = gloss * (shine**rough * (rough + 2) / 8 + 0.35 * shine ** (rough * 4) * (skin * 2.5)) * lit
-    specular = specular + 0.05 * edge * photo["fill"] * skin * occlusion
-    if strands.any():
-        down = np.array([0, -1.0, 0])
-        tangent = down - normal[strands] * (normal[strands] @ down)[:, None]
-        if identity["style"] not in ("curly", "afro"):
-            radial = where[strands] - (CENTRE + np.array([0, 0.9, 0]))
-            over_scalp = np.clip((rest[strands, 1] - 7.2) / 0.7, 0, 1)[:, None]
-            tangent = over_scalp * radial + (1 - over_scalp) * tangent
-        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
-        sine = np.sqrt(np.clip(1 - (tangent * half[strands]).sum(1) ** 2, 0, 1))
-        sheen = (0.035 * sine**60 + 0.02 * sine**12) * (0.3 if curly else 1.0)
-        specular[strands] = (
-            sheen * lit[strands] * np.clip(facing[strands] + 0.3, 0, 1) * np.clip(1 + 0.5 * fibre, 0, 2)
-        )
-    linear = colour * (photo["key_power"] * diffuse * warm * 0.62 + fill * 0.62)
-    tint = np.where(strands[:, None], 0.5 + colour / (colour.max(1, keepdims=True) + 1e-6) * 0.5, 1.0)
-    linear += (specular * photo["key_power"])[:, None] * tint * warm
-    eye_shade = np.clip(0.25 + 1.05 * occlusion, 0, 1)
-    linear[eye] *= eye_shade[eye, None]
-    linear[group == TEETH] *= np.clip(occlusion[group == TEETH] * 1.6, 0.15, 1)[:, None]
-
-    picture = _background(photo, wide)
-    picture[hit] = linear * exposure
-    picture = picture / (1 + 0.18 * picture) * 1.08
-    if oversample > 1:
-        picture = picture.reshape(size, oversample, size, oversample, 3).mean((1, 3))
-    grain = np.random.default_rng([14, identity["seed"], photo["seed"]]).normal(0, 0.004, picture.shape)
-    return np.rint(255 * np.clip(np.clip(picture, 0, 1) ** (1 / 2.2) + grain, 0, 1)).astype(np.uint8)
+    lobes = shine**12 * 1.6 + 3.2 * shine**48
+    gleam = paint["gloss"] * photo["key_power"] * lobes * lit * (1 - 0.55 * photo["softness"])
+    gleam = gleam + paint["gloss"] * photo["fill"] * (1.2 * sky * np.clip(normal[:, 1], 0, 1) ** 3)
+    gleam = gleam + 1.5 * paint["gloss"] * edge**4 * (photo["fill"] + 2 * photo["rim"]) * occlusion
+    linear += gleam[:, None] * warm
+    eye = seen["group"] == EYE
+    linear[eye] *= np.clip(0.42 + 0.75 * occlusion[eye], 0, 0.95)[:, None]
+    linear += (paint["glint"] * (0.3 + 0.22 * photo["key_power"]) * np.clip(0.3 + lit, 0, 1))[:, None]
+    return linear
 
 
-def _background(photo: dict, wide: int) -> np.ndarray:
-    """A wall out of focus in the photo's background colour, lit from the key light's side."""
-    rng = np.random.default_rng([15, photo["seed"]])
-    coarse = gaussian_filter(rng.normal(0, 1, (12, 12)), 1.2)
-    soft = np.asarray(
-        Image.fromarray((coarse / coarse.std()).astype(np.float32)).resize((wide, wide), Image.BICUBIC)
+def _segments(
+    source: dict, points: np.ndarray, photo: dict, maps: tuple, surface: np.ndarray, sheen
+) -> tuple:
+    """What `draw` needs to know of the strands in sight: ends, colours at both ends, width, opacity."""
+    wide, steps = len(surface), points.shape[1]
+    x, y, z = project(points, photo, wide)
+    shown = in_sight(x, y, z, surface, 0.1)
+    points = np.ascontiguousarray(points[shown], np.float32)
+    place = np.stack([x[shown], y[shown], z[shown] + 0.03], -1).astype(np.float32)
+    lit = maps[0].share(points, 1.5 + 2 * photo["softness"], 0.06, source["density"], 4)
+    sky = 0.25 + 0.75 * maps[1].share(points, 5.0, 0.08, 0.6 * source["density"], 4)
+    view = np.array([0.0, 0.05, 1.0])
+    lights = (photo["key"], view, lit, sky, 0.65, photo["key_power"], photo["fill"])
+    light = light_strands(points, source["colour"][shown], *lights, sheen, CENTRE)
+    fade = np.linspace(1, 0.45, steps - 1, dtype=np.float32)
+    return (
+        place[:, :-1].reshape(-1, 3),
+        place[:, 1:].reshape(-1, 3),
+        light[:, :-1].reshape(-1, 3),
+        light[:, 1:].reshape(-1, 3),
+        np.repeat(source["width"][shown] * wide * ZOOM * photo["scale"], steps - 1),
+        (source["alpha"][shown, None] * fade).reshape(-1),
     )
-    ramp = np.linspace(-1, 1, wide)
-    level = 0.8 * (1 - 0.16 * ramp[:, None] + 0.2 * photo["key"][0] * ramp[None] + 0.07 * soft)
-    level = level * (0.62 + 0.38 * min(photo["key_power"] + photo["fill"], 2.2) / 2.2)
-    return photo["background"] * level[..., None] * 1.05
+
+
+def _strand_layer(person: dict, photo: dict, scene: dict, maps: tuple, surface: np.ndarray) -> np.ndarray:
+    """Hair, brows, lashes and beard over the picture: premultiplied colour and the light that passes."""
+    bundles = [(person["fur"] | {"density": 0.5}, scene["bundles"][-1], 0.012)]
+    if person["hair"] is not None:
+        bundles.append((person["hair"] | {"density": 7.0}, scene["bundles"][0], 0.032))
+    parts = [_segments(source, points, photo, maps, surface, sheen) for source, points, sheen in bundles]
+    a, b, colour_a, colour_b, width, alpha = (np.concatenate(part) for part in zip(*parts, strict=True))
+    layer = np.zeros((*surface.shape, 4), np.float32)
+    layer[..., 3] = 1
+    draw(a, b, colour_a, colour_b, width, alpha, nearest_first(a[:, 2]), surface, layer)
+    return layer
+
+
+def render(person: dict, photo: dict, size: int = 128, oversample: int = 2) -> np.ndarray:
+    """One photo as uint8 `size`×`size`×3, drawn `oversample` times larger and averaged."""
+    scene, wide = pose(person, photo), size * oversample
+    seen, depth = _visible(scene, photo, wide)
+    hair_points = scene["bundles"][0] if person["hair"] is not None else None
+    maps = tuple(DepthMaps(scene, light, hair_points) for light in (photo["key"], SKY))
+    paint = _paint(person, photo, scene, seen)
+    lifted = seen["where"] + 0.03 * seen["normal"]
+    lit = maps[0].share(lifted, 1.5 + 5 * photo["softness"], 0.02, 5.0)
+    sky = maps[1].share(lifted, 7.0, 0.03, 2.5)
+    inside = seen["group"] == TEETH  # light that enters between the lips
+    lit[inside], sky[inside] = np.maximum(lit[inside], 0.6), np.maximum(sky[inside], 0.8)
+    picture = backdrop(photo, wide)
+    light = _surface_light(photo, seen, paint, lit, sky)
+    picture[seen["hit"]] = light
+    layer = _strand_layer(person, photo, scene, maps, depth)
+    picture = picture * layer[..., 3:] + layer[..., :3]
+    # The camera exposes for the face, in part: light skin isn't burnt out, dark skin isn't lost.
+    picture *= (0.28 / light[paint["skin"]].mean()) ** 0.6
+    return develop(picture, photo, size, person["identity"]["seed"])
