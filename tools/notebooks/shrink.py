@@ -10,6 +10,7 @@ import io
 import sys
 from pathlib import Path
 
+from nbformat import NotebookNode
 from PIL import Image
 
 from tools.notebooks.stamp import read_notebook, write_notebook
@@ -30,13 +31,12 @@ def shrink_picture(png: bytes) -> bytes:
     return min(file.getvalue(), png, key=len)
 
 
-def shrink(notebook: dict) -> None:
+def shrink(notebook: NotebookNode) -> None:
     """Shrink every picture among the outputs of a notebook, in place."""
-    for cell in notebook["cells"]:
+    for cell in notebook.cells:
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             if PNG in data:
-                png = base64.b64decode("".join(data[PNG]))
-                data[PNG] = base64.b64encode(shrink_picture(png)).decode()
+                data[PNG] = base64.b64encode(shrink_picture(base64.b64decode(data[PNG]))).decode()
 
 
 def main(paths: list[Path]) -> None:
