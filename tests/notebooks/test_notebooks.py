@@ -17,7 +17,7 @@ from tools.notebooks.walk import run_notebook
 def test_a_new_chapter_is_fit_and_runs_with_its_quick_values(tmp_path):
     (tmp_path / "notebooks").mkdir()
     path = new_chapter("12_my_own", tmp_path / "notebooks")
-    assert check_notebook(path) == []
+    assert list(check_notebook(path)) == []
     notebook = read_notebook(path)
     assert notebook.cells[0].source.startswith("# 12 · My own\n")
     own = {name: default for name, (default, _) in parameters_of(notebook).items()}
@@ -37,7 +37,7 @@ def test_a_chapter_s_name_has_one_form(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_fit_to_be_committed(name):
-    assert check_notebook(FOLDER / f"{name}.ipynb") == []
+    assert list(check_notebook(FOLDER / f"{name}.ipynb")) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -71,7 +71,10 @@ def check(tmp_path):
     def check(notebook) -> list[str]:
         path = folder / "01_a.ipynb"
         path.write_text(notebook if isinstance(notebook, str) else json.dumps(notebook))
-        return check_notebook(path)
+        try:
+            return list(check_notebook(path))
+        except ValueError as error:
+            return [str(error)]
 
     return check
 
@@ -180,12 +183,12 @@ def test_unreadable_notebook_is_a_problem(check, text):
 def test_command_line(check, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "build")
     assert main([]) == 1
-    assert "no notebooks" in capsys.readouterr().out
+    assert "no notebooks" in capsys.readouterr().err
     check(GOOD)
     assert main(["../notebooks/01_a.ipynb"]) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     assert main(["../notebooks/01_a.ipynb", "gone.ipynb"]) == 1
-    assert "gone.ipynb: [Errno 2] No such file" in capsys.readouterr().out
+    assert "gone.ipynb: [Errno 2] No such file" in capsys.readouterr().err
 
 
 def test_nbstripout_of_the_commit_hook_keeps_what_is_checked(check, tmp_path):

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from nbformat import NotebookNode
 
 from tools.notebooks.exercises import find_exercises
-from tools.notebooks.stamp import has_tag, read_notebook, repository, stamped, with_chapters
+from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped, with_chapters
 
 MAX_BYTES = 1 << 20  # beyond 1 MB the notebook viewers of code hosts give up
 MAX_LINES = 15
@@ -30,15 +30,9 @@ HTML_ATTRIBUTE = re.compile(r"\b(alt|src|href)\s*=\s*[\"']([^\"']*)[\"']", re.IG
 VERBATIM = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
 
 
-def check_notebook(path: Path) -> list[str]:
-    """What is wrong with one notebook file, a sentence each; an empty list if nothing is."""
-    try:
-        return list(_problems(read_notebook(path), path))
-    except (OSError, ValueError) as error:
-        return [str(error)]
-
-
-def _problems(notebook: NotebookNode, path: Path) -> Iterator[str]:
+def check_notebook(path: Path) -> Iterator[str]:
+    """What is wrong with one notebook file, a sentence each. Raises ValueError if it is no notebook."""
+    notebook = read_notebook(path)
     yield from _whole(notebook, path)
     yield from _stamps_and_exercises(notebook, path)
     checks = {"code": (_code, _figures, _paths), "markdown": (_markdown, _paths)}
@@ -139,22 +133,15 @@ def _paths(cell: NotebookNode, path: Path) -> Iterator[str]:
             yield f"names a path of one machine ({match[0]})"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Check the named notebooks, or README's list and all in notebooks/, and return the exit status."""
-    paths, readme = (
-        [Path(name) for name in argv] or sorted(Path("notebooks").glob("*.ipynb")),
-        Path("README.md"),
-    )
-    problems = [f"{path}: {problem}" for path in paths for problem in check_notebook(path)]
-    if not paths:
-        problems = ["no notebooks in notebooks/; run in the project's folder or name some"]
-    elif not argv and not problems and readme.exists():
+def main(argv: Sequence[str], readme: Path = Path("README.md")) -> int:
+    """Check the named notebooks, or all and README's list of them, and return the exit status."""
+    failed = for_each([Path(name) for name in argv], check_notebook)
+    if not failed and not argv and readme.exists():
         text = readme.read_text(encoding="utf-8")
-        if with_chapters(text, paths) != text:
-            problems = ["README.md: its list of chapters is stale; run `make stamp`"]
-    for problem in problems:
-        print(problem)
-    return int(bool(problems))
+        if with_chapters(text) != text:
+            print(f"{readme}: its list of chapters is stale; run `make stamp`", file=sys.stderr)
+            return 1
+    return failed
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
 from tools.notebooks.pages import LINK
-from tools.notebooks.stamp import has_tag, read_notebook, repository, without_badge, write_notebook
+from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, without_badge, write_notebook
 
 LEVELS = ("easy", "medium", "hard", "open")
 BEGIN, END = "# solution", "# end of solution"
@@ -56,12 +56,10 @@ def find_exercises(notebook: NotebookNode) -> list[Exercise]:
     for index, cell in enumerate(cells):
         if cell.cell_type == "markdown" and re.match(r"### Exercise\b", cell.source):
             found.append(_exercise(cells, index, len(found) + 1))
-    solved, checked = (
-        [index for index, cell in enumerate(cells) if has_tag(cell, tag)] for tag in ("exercise", "check")
-    )
-    strays = set(solved) - {e.cell for e in found} | set(checked) - {e.cell + 1 for e in found if e.check}
-    if strays:
-        raise ValueError(f"cell {min(strays) + 1} is tagged as a part of an exercise that has no heading")
+    parts = {e.cell for e in found} | {e.cell + 1 for e in found if e.check}
+    for index, cell in enumerate(cells):
+        if (has_tag(cell, "exercise") or has_tag(cell, "check")) and index not in parts:
+            raise ValueError(f"cell {index + 1} is tagged as a part of an exercise that has no heading")
     return found
 
 
@@ -74,7 +72,7 @@ def _exercise(cells: list[NotebookNode], index: int, number: int) -> Exercise:
         raise ValueError(f"exercise {number}'s heading must read '{form}', got '{heading}'")
     title, level = match.groups()
     code, check = (
-        cells[at].source if at < len(cells) and has_tag(cells[at], tag) else None
+        next((cell.source for cell in cells[at : at + 1] if has_tag(cell, tag)), None)
         for at, tag in ((index + 1, "exercise"), (index + 2, "check"))
     )
     if code is None:
@@ -95,9 +93,9 @@ def _stub(code: str, number: int, title: str) -> str:
     (_, begin), (_, end) = markers
     if not any(line.strip() and not line.strip().startswith("#") for line in lines[begin + 1 : end]):
         raise ValueError(f"exercise {number} has no code between `{BEGIN}` and `{END}`")
-    indent = lines[begin].partition("#")[0]
     message = json.dumps(f"Exercise {number}: {title}", ensure_ascii=False)
-    stub = "\n".join([*lines[:begin], f"{indent}raise NotImplementedError({message})", *lines[end + 1 :]])
+    raising = f"{lines[begin].partition('#')[0]}raise NotImplementedError({message})"
+    stub = "\n".join([*lines[:begin], raising, *lines[end + 1 :]])
     _parse(code, f"exercise {number}'s solution")
     nodes = ast.walk(_parse(stub, f"exercise {number}'s stub"))
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
@@ -228,20 +226,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--check", action="store_true", help="try the exercises in place of writing the copies")
     add("--out", type=Path, default=OUT, metavar="DIR", help="default: %(default)s")
     args = parser.parse_args(argv)
-    paths = args.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
-    problems = [] if paths else ["no notebooks in notebooks/; run in the project's folder or name some"]
-    with kernel() if args.check and paths else nullcontext() as run:
-        for path in paths:
-            try:
-                if args.check:
-                    problems += [f"{path}: {problem}" for problem in check_exercises(path, run)]
-                else:
-                    print(f"{path}: {len(write_copies(path, args.out))} exercises")
-            except (OSError, ValueError) as error:
-                problems.append(f"{path}: {error}")
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return int(bool(problems))
+
+    def copies(path: Path) -> list[str]:
+        print(f"{path}: {len(write_copies(path, args.out))} exercises")
+        return []
+
+    if not args.check:
+        return for_each(args.notebooks, copies)
+    with kernel() as run:
+        return for_each(args.notebooks, lambda path: check_exercises(path, run))
 
 
 if __name__ == "__main__":

@@ -14,27 +14,10 @@ from nbconvert import HTMLExporter
 from tools.notebooks.stamp import title_and_promise, write_text
 
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)\s#])")  # the file in a Markdown link; no URL, no anchor
-INDEX = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>The walk</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }}
-td, th {{ padding: .5rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ccc; }}
-td:last-child {{ white-space: nowrap; }}
-</style></head>
-<body><h1>The walk</h1>
-<p>Every notebook as it was executed here. Its sliders need a running kernel: <code>make lab</code>.</p>
-<table><tr><th>Notebook</th><th>What it shows</th><th>Run time</th></tr>
-{rows}
-</table></body></html>
-"""
 ROW = '<tr><td><a href="{}.html">{}</a></td><td>{}</td><td>{}</td></tr>'
 # The one font that lies in the package, and no rough draft of every formula first.
-MATHJAX = """<script type="text/x-mathjax-config">
-MathJax.Hub.Config({
-  "HTML-CSS": { availableFonts: [], webFont: "STIX-Web", imageFont: null },
-  "fast-preview": { disabled: true },
-});
-</script>
+MATHJAX = """<script type="text/x-mathjax-config"> MathJax.Hub.Config({ "fast-preview": { disabled: true },
+  "HTML-CSS": { availableFonts: [], webFont: "STIX-Web", imageFont: null } }); </script>
 """
 
 
@@ -85,7 +68,8 @@ def write_index(out_dir: Path) -> Path:
             cells = (executed.stem, title, promise + changed, minutes(run.duration))
             rows.append(ROW.format(*map(html.escape, cells)))
     index = out_dir / "index.html"
-    write_text(index, INDEX.format(rows="\n".join(rows)))
+    page = Path(__file__).with_name("index.html").read_text(encoding="utf-8")
+    write_text(index, page.replace("ROWS", "\n".join(rows)))
     return index
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from nbformat import NotebookNode
 from PIL import Image
 
-from tools.notebooks.stamp import read_notebook, write_notebook
+from tools.notebooks.stamp import for_each, read_notebook, write_notebook
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PNG = "image/png"
 
 
@@ -39,13 +38,14 @@ def shrink(notebook: NotebookNode) -> None:
                 data[PNG] = base64.b64encode(shrink_picture(base64.b64decode(data[PNG]))).decode()
 
 
-def main(paths: list[Path]) -> None:
-    for path in paths:
-        notebook, before = read_notebook(path), path.stat().st_size
-        shrink(notebook)
-        write_notebook(path, notebook)
-        print(f"{path.name}: {before / 1e3:.0f} kB, now {path.stat().st_size / 1e3:.0f} kB")
+def shrink_file(path: Path) -> list[str]:
+    """Shrink the pictures of a notebook's file."""
+    notebook, before = read_notebook(path), path.stat().st_size
+    shrink(notebook)
+    write_notebook(path, notebook)
+    print(f"{path.name}: {before / 1e3:.0f} kB, now {path.stat().st_size / 1e3:.0f} kB")
+    return []
 
 
 if __name__ == "__main__":
-    main([Path(given) for given in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")))
+    sys.exit(for_each([Path(given) for given in sys.argv[1:]], shrink_file))

@@ -12,7 +12,7 @@ import re
 import sys
 import tomllib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -103,10 +103,11 @@ def title_and_promise(notebook: NotebookNode, stem: str) -> tuple[str, str]:
     return title.lstrip("# "), re.sub(r"\*+", "", promise).strip("*_> ")
 
 
-def with_chapters(readme: str, paths: Sequence[Path]) -> str:
-    """README's text with a fresh list of chapters between its two marks."""
-    chapters = [(path, *title_and_promise(read_notebook(path), path.stem)) for path in paths]
-    rows = [f"| [{title}](notebooks/{path.name}) | {promise} |\n" for path, title, promise in chapters]
+def with_chapters(readme: str, folder: Path = Path("notebooks")) -> str:
+    """README's text with a fresh list of the chapters in a folder between its two marks."""
+    paths = sorted(folder.glob("*.ipynb"))
+    chapters = [(path.name, *title_and_promise(read_notebook(path), path.stem)) for path in paths]
+    rows = [f"| [{title}](notebooks/{name}) | {promise} |\n" for name, title, promise in chapters]
     return LIST.sub(lambda _: "".join(["| chapter | |\n|---|---|\n", *rows]), readme)
 
 
@@ -142,30 +143,42 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Stamp the named notebooks, or README and all in notebooks/, and return the exit status."""
-    paths = [Path(name) for name in argv] or sorted(Path("notebooks").glob("*.ipynb"))
-    failed = not paths
-    if failed:
-        print("no notebooks in notebooks/; run in the project's folder or name some")
+def for_each(paths: Sequence[Path], work: Callable[[Path], Iterable[str]]) -> int:
+    """work(path) of the given notebooks, or of all in notebooks/. Returns the exit status.
+
+    Prints a line for each problem that `work` returns or raises.
+    """
+    paths = paths or sorted(Path("notebooks").glob("*.ipynb"))
+    problems = [] if paths else ["no notebooks in notebooks/; run in the project's folder or name some"]
     for path in paths:
         try:
-            notebook = read_notebook(path)
-            fresh = stamped(notebook, path.stem, repository())
+            problems += [f"{path}: {problem}" for problem in work(path)]
         except (OSError, ValueError) as error:
-            print(f"{path}: {error}")
-            failed = True
-            continue
-        if fresh != notebook:
-            write_notebook(path, fresh)
-            print(f"{path}: stamped")
-    readme = Path("README.md")
+            problems.append(f"{path}: {error}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def stamp(path: Path) -> list[str]:
+    """Write a notebook's badge and bootstrap cell; no problem can be left."""
+    notebook = read_notebook(path)
+    fresh = stamped(notebook, path.stem, repository())
+    if fresh != notebook:
+        write_notebook(path, fresh)
+        print(f"{path}: stamped")
+    return []
+
+
+def main(argv: Sequence[str], readme: Path = Path("README.md")) -> int:
+    """Stamp the named notebooks, or all and README, and return the exit status."""
+    failed = for_each([Path(name) for name in argv], stamp)
     if not failed and not argv and readme.exists():
         text = readme.read_text(encoding="utf-8")
-        if (fresh := with_chapters(text, paths)) != text:
+        if (fresh := with_chapters(text)) != text:
             write_text(readme, fresh)
-            print("README.md: list of chapters written")
-    return int(failed)
+            print(f"{readme}: list of chapters written")
+    return failed
 
 
 if __name__ == "__main__":
