@@ -4,11 +4,17 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 FLOORS = .venv-floors
+PIP = python -m pip --disable-pip-version-check
 VAE_2 = --vgg runs/vgg16.safetensors --lr 6e-4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test floors bench lab execute exercises stamp study models lint format clean
+.PHONY: help setup walk test floors bench lab notebook execute exercises stamp study models lint format clean
+
+# $(call quietly,STAGE,COMMAND): print a line for a stage. What the command prints goes to the log.
+LOG = build/setup.log
+quietly = @mkdir -p $(dir $(LOG)); echo '$1 (log: $(LOG)) ...'; $2 >> $(LOG) 2>&1 || { tail -n 20 $(LOG) >&2; \
+	  echo 'This failed: $1. The whole log is $(LOG).' >&2; exit 1; }
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,13 +26,14 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " \
 	  + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) lacks venv; on Debian: apt install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(LOG)
+	$(call quietly,set-up 1/3: an environment in $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call quietly,set-up 2/3: the packages of requirements.lock; some minutes,$(BIN)/$(PIP) install -r requirements.lock)
+	$(call quietly,set-up 3/3: this package,$(BIN)/$(PIP) install --no-deps --no-build-isolation -e .)
 	@touch $@
 
 walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_here.ipynb -p SEED 1" for less)
-	$(BIN)/python -m tools.notebooks.walk $(ARGS)
+	@$(BIN)/python -m tools.notebooks.walk $(ARGS)
 
 # nbval's own kernel choice is this environment's. A process a core, each with one thread, finishes sooner than
 # one process with all of them; loadfile keeps a notebook's cells in one process, and without reordering the
@@ -37,16 +44,20 @@ test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for
 
 # Also a torch with CUDA, some gigabytes: the oldest one is on PyPI in no other build.
 floors: $(READY) ## run the tests with the oldest packages that pyproject.toml allows, in .venv-floors
-	$(PYTHON) -m venv $(FLOORS)
-	$(BIN)/python -m tools.release.floors > $(FLOORS)/constraints.txt
-	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -c $(FLOORS)/constraints.txt -e '.[all]'
+	$(call quietly,an environment in $(FLOORS),$(PYTHON) -m venv $(FLOORS))
+	@$(BIN)/python -m tools.release.floors > $(FLOORS)/constraints.txt
+	$(call quietly,the oldest packages; some minutes,$(FLOORS)/bin/$(PIP) install -c $(FLOORS)/constraints.txt -e .[all])
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 tests $(ARGS)
 
-bench: $(READY) ## measure speed into data/results/speed.md, half an hour (ARGS=--quick for a look)
+bench: $(READY) ## measure speed into build/speed.md (ARGS=--quick for a look)
 	$(BIN)/python -m tools.speed.bench $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)
+
+notebook: $(READY) ## start a chapter: make notebook NAME=12_mine
+	@$(BIN)/python -m tools.notebooks.new $(NAME)
+	@$(BIN)/python -m tools.notebooks.stamp
 
 # Timings and widget state would make every run a change.
 execute: $(READY) ## run the notebooks in place, as they are committed (NB="notebooks/00_start_here.ipynb" for one)
@@ -59,14 +70,14 @@ execute: $(READY) ## run the notebooks in place, as they are committed (NB="note
 exercises: $(READY) ## write students' copies and solutions into build/exercises/ (ARGS=--check tries them instead)
 	$(BIN)/python -m tools.notebooks.exercises $(ARGS)
 
-stamp: $(READY) ## write every notebook's Colab badge and bootstrap cell, after a change of the repository's address
+stamp: $(READY) ## write badges and bootstrap cells (the repository's address), and README's list of chapters
 	$(BIN)/python -m tools.notebooks.stamp
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.study.run $(ARGS)
 
 # Each step goes on where it stopped and is quick once it is done. VGG16's features serve as a loss alone.
-models: $(READY) ## train the small models anew, in hours on two cores: into runs/, at the end into data/models
+models: $(READY) ## train the small models again, in hours on two cores: into runs/, at the end into data/models
 	$(BIN)/python -m tools.faces.render train runs/faces
 	test -e runs/vgg16.safetensors || $(BIN)/python -m tools.models.get_lpips --vgg runs/vgg16.safetensors
 	$(BIN)/python -m tools.models.ddpm runs/faces data/photos runs/ddpm
@@ -78,9 +89,10 @@ models: $(READY) ## train the small models anew, in hours on two cores: into run
 	$(BIN)/python -m tools.models.sd runs/faces runs/vae runs/sd --start runs/sd_1 --steps 5000
 	$(BIN)/python -m tools.models.export runs data/models
 
-lint: $(READY) ## check style and notebooks
+lint: $(READY) ## check style, the direction of imports, and notebooks
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m tools.notebooks.check
 
 format: $(READY) ## mend what can be mended of the style

@@ -21,7 +21,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
 from antipure_lib import data_path, from_pil, load_image
-from tools.notebooks.pages import to_html
+from tools.notebooks.pages import copy_mathjax, to_html
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright, which drives the browser, is missing: pip install -e .[test]"
@@ -203,6 +203,7 @@ def test_formulas_of_a_page_need_no_network(blank, tmp_path):
     pytest.importorskip("jupyter_server_mathjax", reason="it is missing: pip install -e .[notebooks]")
     text = r"# A\n\n$\hat x_0$ and $$\delta' = \arg\max_{\lVert\delta\rVert_\infty\le\eta} \mathbb E\,L$$"
     notebook = new_notebook(cells=[new_markdown_cell(text)])
+    copy_mathjax(tmp_path)
     page = tmp_path / "a.html"
     page.write_text(to_html(notebook, tmp_path / "a.ipynb", tmp_path), encoding="utf-8")
     missed, written = [], blank.locator(".MathJax")

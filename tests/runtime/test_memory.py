@@ -20,7 +20,6 @@ from antipure_lib.purifiers.freqpure import freqpure
 from antipure_lib.runtime import memory
 from antipure_lib.runtime.memory import fake, free_memory, memory_plan, peak_bytes, tile_bytes
 from antipure_lib.runtime.micro_batch import MicroBatch
-from tools.speed import memory_gpu
 
 
 @pytest.fixture(scope="module")
@@ -445,12 +444,3 @@ def test_a_graph_recorded_by_the_caller_is_not_repeated_behind_its_back(tiny_ddp
         predict(ddpm, x, 5)
     with torch.no_grad():
         assert torch.equal(predict(ddpm, x, 5)[0], predict(tiny_ddpm, x, 5, batch=2)[0])
-
-
-def test_a_gpu_s_page_tells_what_was_not_measured():
-    found = {"gpu": "GPU", "torch": "2.0", "purifiers": [["AntiPure", "bfloat16", *"abcde"]]}
-    text = memory_gpu.markdown(found)
-    assert "| AntiPure | bfloat16 | a | b | c | d | e |" in text and text.count("Not measured yet.") == 2
-    assert "context" not in text and "takes 0.42 GB beside" in memory_gpu.markdown(
-        found | {"context": "0.42"}
-    )

@@ -1,29 +1,25 @@
-"""tools/speed/bench.py measures what it says; no test here depends on the time anything takes."""
+"""tools/speed measures what it says; no test here depends on the time anything takes."""
 
-import json
+import subprocess
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import tiny_stable_diffusion
 
 from antipure_lib import antipure_steps, gridpure_steps, quantise, to_pil
-from tools.speed import bench
-from tools.speed import by_turns as bench_measure
-from tools.speed import report as bench_report
+from tools.speed import bench, by_turns
 from tools.speed.bare import bare_forwards, bare_step
+from tools.speed.models import guided_diffusion
 from tools.speed.peers import peers_gridpure, peers_step
-from tools.speed.report import PARTS, markdown, write_report
-
-CPU = bench_measure.CPU
 
 
 @pytest.fixture
 def passes(tiny_ddpm):
-    """passes(call): how many tiles went through the UNet, forward and backward, during a call."""
+    """passes(make): how many tiles go through the UNet, forward and backward, during a call of make()."""
 
-    def count(call):
+    def count(make):
         seen = Counter()
 
         def called(module, args, output):
@@ -31,8 +27,10 @@ def passes(tiny_ddpm):
             if output.requires_grad:
                 output.register_hook(lambda gradient: seen.update(backward=len(gradient)))
 
-        handle = tiny_ddpm.unet.conv_out.register_forward_hook(called)
+        handle = tiny_ddpm.unet.conv_out.register_forward_hook(called)  # views are copied with it
         try:
+            call = make()
+            seen.clear()
             call()
         finally:
             handle.remove()
@@ -41,18 +39,18 @@ def passes(tiny_ddpm):
     return count
 
 
-@pytest.mark.parametrize("balance", ["sum", "equal"])
-def test_the_bare_step_makes_the_passes_of_ours(tiny_ddpm, pictures, passes, balance):
-    states = antipure_steps(tiny_ddpm, pictures(2, 24, 24), steps=1, balance=balance)
-    bare = passes(bare_step(tiny_ddpm, 10, balance))
-    assert bare == passes(lambda: next(states))
-    assert bare == {"forward": 20, "backward": 20 if balance == "sum" else 40}
+def test_the_bare_step_makes_the_passes_of_ours(tiny_ddpm, pictures, passes):
+    x = pictures(2, 24, 24)
+    bare = passes(lambda: bare_step(tiny_ddpm, 10, 300))
+    ours = passes(lambda: partial(next, antipure_steps(tiny_ddpm, x, steps=1, balance="sum")))
+    assert bare == ours == {"forward": 20, "backward": 20}
     assert all(p.requires_grad and p.grad is None for p in tiny_ddpm.unet.parameters())
 
 
 def test_the_bare_iteration_makes_the_passes_of_ours(tiny_ddpm, pictures, passes):
-    states = gridpure_steps(tiny_ddpm, pictures(2, 24, 24), t=3)
-    assert passes(bare_forwards(tiny_ddpm, 10, 3)) == passes(lambda: next(states)) == {"forward": 30}
+    x = pictures(2, 24, 24)
+    bare = passes(lambda: bare_forwards(tiny_ddpm, 10, 3))
+    assert bare == passes(lambda: partial(next, gridpure_steps(tiny_ddpm, x, t=3))) == {"forward": 30}
 
 
 def test_the_published_step_is_ours(tiny_ddpm, pictures):
@@ -87,135 +85,52 @@ def test_by_turns(monkeypatch):
         calls.append(name)
         clock[0] += next(durations)
 
-    monkeypatch.setattr(bench_measure.time, "perf_counter", lambda: clock[0])
-    figures = bench.by_turns(lambda: call("a"), lambda: call("b"), 3, CPU)
+    monkeypatch.setattr(by_turns.time, "perf_counter", lambda: clock[0])
+    figures = by_turns.by_turns(lambda: call("a"), lambda: call("b"), 3, bench.CPU)
     assert calls == list("abababab")
     assert figures == (3, 2, 4, 8, 2)  # median, lowest, highest of 2/1, 9/3, 8/2; medians of 2 9 8 and 1 3 2
+    line = bench.Setting("m", SimpleNamespace(device=bench.CPU, dtype=torch.float32), None, 1).line(
+        "w", figures
+    )
+    assert line == "| w | m | cpu float32 | **3.00** (2.00–4.00) | 8 | 2 |"
 
 
-def test_peak_memory_sees_what_was_freed_again():
-    small = bench.peak_memory(lambda: None, CPU)
-    large = bench.peak_memory(lambda: torch.ones(50_000_000), CPU)  # 200 MB
-    assert 150e6 < large - small < 260e6
-
-
-def test_the_256_px_model_has_the_shape_of_adm():
-    s = bench.adm(CPU, torch.float32, rounds=1, width=32, photos=1)
-    unet = s.ddpm.unet
-    attending = [
-        256 // 2**k for k, block in enumerate(unet.down_blocks) if getattr(block, "attentions", None)
-    ]
-    assert attending == [32, 16, 8]
-    assert unet.config.out_channels == 6 and s.x.shape == (1, 3, 256, 256)
-    assert bench.adm(CPU, torch.float32, 1, 32, 1).ddpm.unet.conv_in.weight.equal(unet.conv_in.weight)
+def test_the_256_px_model_has_the_shape_of_guided_diffusion():
+    unet = guided_diffusion(bench.CPU, torch.bfloat16, 32).unet
+    blocks = enumerate(unet.down_blocks)
+    assert [256 // 2**k for k, block in blocks if getattr(block, "attentions", None)] == [32, 16, 8]
+    assert unet.config.out_channels == 6 and unet.dtype is torch.bfloat16
+    same = guided_diffusion(bench.CPU, torch.bfloat16, 32).unet
+    assert same.conv_in.weight.equal(unet.conv_in.weight)
+    full = guided_diffusion(torch.device("meta"), torch.float32).unet
+    assert round(sum(p.numel() for p in full.parameters()) / 1e6, 1) == 552.8  # as the checkpoint's
 
 
 def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tmp_path, capsys):
-    def tiny(*args, **kwargs):
-        return bench.Setting("tiny", tiny_ddpm, pictures(1, 24, 24), 2, 1)
-
-    started = []
+    tiny, started = bench.Setting("tiny", tiny_ddpm, pictures(1, 24, 24), 2), []
 
     def answer(command, **_):
-        started.append(command[2])
+        compile(command[2], "<start>", "exec")
+        started.append(command[3:])
         return SimpleNamespace(stdout="2.0")
 
-    monkeypatch.setattr(bench, "nano", tiny)
-    monkeypatch.setattr(bench, "adm", tiny)
-    monkeypatch.setattr(bench, "load_stable_diffusion", lambda **_: tiny_stable_diffusion())
-    monkeypatch.setattr(bench, "load_faces", lambda name: pictures(2))
-    monkeypatch.setattr(bench.subprocess, "run", answer)
-    monkeypatch.setattr(bench, "ROOT", tmp_path)
-    compiled = []  # a compiler needs a minute
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
-    bench.main([])
-    assert len(compiled) == 2 * (1 + torch.cuda.is_available())  # two models
-    table = json.loads((tmp_path / "data/results/speed.json").read_text())
-    assert {row["part"] for row in table["rows"]} == set(PARTS)
-    assert all(row["low"] <= row["ratio"] <= row["high"] for row in table["rows"])
-    assert {'AntiPure step, balance="equal"', "LoRA step", "GrIDPure iteration, t=2"} <= {
-        row["what"] for row in table["rows"]
-    }
-    assert set(started) == {*bench.STARTS.values(), bench.KEPT}
-    text = (tmp_path / "data/results/speed.md").read_text()
-    assert "Not measured: there was none" in text or torch.cuda.is_available()
-    assert str(tmp_path) not in text
-    assert text.count("\n## ") == len(PARTS) + 1 + (not torch.cuda.is_available())
-    for code in started:
-        compile(code, "<start>", "exec")
-
-    started.clear()
-    bench.main(["--only", "training"])
-    again = json.loads((tmp_path / "data/results/speed.json").read_text())
-    others = [row for row in table["rows"] if row["group"] != "training"]
-    assert again["rows"][: len(others)] == others and len(again["rows"]) == len(table["rows"])
-    assert not started
+    for name in ("small", "large"):
+        monkeypatch.setattr(bench, name, lambda device: tiny)
+    monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench"])
+    bench.main()
+    text = (tmp_path / "build/speed.md").read_text()
+    assert text == capsys.readouterr().out and text.count("\n## ") == 3
+    assert text.count("| tiny |") == (2 * 5) * (1 + torch.cuda.is_available()) + 3
+    assert started[:2] == [["AntiPure step, plain sum", "without"], ["AntiPure step, plain sum", "with"]]
+    assert {what for what, _ in started} == set(bench.loops(tiny)) and len(started) == 3 * 6
 
 
-def test_figures_of_another_machine_are_not_kept(monkeypatch, tmp_path):
-    row = bench.Row("bare", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict()
-    for processor in ("this", "that"):
-        monkeypatch.setattr(bench_report, "machine", lambda device, name=processor: {"processor": name})
-        for group in ("nano", "large"):
-            write_report(tmp_path, group, "cpu", [row | {"group": group, "note": processor}])
-            written = json.loads((tmp_path / "speed.json").read_text())
-    kept = [(line["group"], line["note"]) for line in written["rows"]]
-    assert kept == [("nano", "that"), ("large", "that")]
+def test_the_process_that_keeps_no_freed_memory_patches_what_the_library_calls(monkeypatch):
+    from antipure_lib.runtime import unet
 
-
-def test_a_gpu_s_figures_stand_beside_those_of_another_machine_s_cpu(monkeypatch, tmp_path):
-    row = bench.Row("bare", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict() | {"group": "nano"}
-    monkeypatch.setattr(bench_report, "machine", lambda device: {"processor": "here"})
-    write_report(tmp_path, "nano", "cpu", [row])
-    monkeypatch.setattr(bench_report, "machine", lambda device: {"GPU": "there"})
-    for note in ("first", "second"):
-        write_report(tmp_path, "nano", "cuda", [row | {"device": "cuda", "note": note}])
-    written = json.loads((tmp_path / "speed.json").read_text())
-    assert written["facts"] == {"cpu": {"processor": "here"}, "cuda": {"GPU": "there"}}
-    assert [(line["device"], line["note"]) for line in written["rows"]] == [("cpu", ""), ("cuda", "second")]
-    text = (tmp_path / "speed.md").read_text()
-    assert "cpu: processor here." in text and "cuda: GPU there." in text
-    assert "Precisions with a figure: float32." in text and "Measured on a CPU alone" not in text
-    write_report(tmp_path, "large", "cuda", [row | {"group": "large", "device": "cuda", "dtype": "float16"}])
-    monkeypatch.setattr(bench_report, "machine", lambda device: {"processor": "here"})
-    write_report(tmp_path, "large", "cpu", [row | {"group": "large", "what": what} for what in "wv"])
-    section = (tmp_path / "speed.md").read_text().partition("## GPU")[2]
-    assert section.splitlines()[2:] == [
-        "Precisions with a figure: float16, float32.",
-        "",
-        "Measured on a CPU alone:",
-        "",
-        "- large: v",
-    ]
-    slow = row | {
-        "device": "cuda",
-        "model": "nano",
-        "what": "low precision (step, sum)",
-        "dtype": "float32 → bfloat16",
-    }
-    lines = markdown({}, [slow | {"ratio": 0.95}]).partition("## GPU")[2]
-    assert "16 bits bring 0.95 (bfloat16): starting kernels takes the time" in lines
-    assert "starting kernels" not in markdown({}, [slow | {"ratio": 1.7}])
-
-
-def test_targets_in_the_table():
-    row = bench.Row("bare", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict()
-    cells = [
-        next(line for line in markdown({}, [row | target]).splitlines() if line.startswith("| w |"))
-        for target in ({"at_most": 1.1}, {"at_most": 1.5}, {"at_least": 1.5}, {"at_least": 1.0})
-    ]
-    assert [cell.split("|")[5].strip() for cell in cells] == [
-        "≤ 1.10: **missed**",
-        "≤ 1.50: met",
-        "≥ 1.5: **missed**",
-        "≥ 1.0: met",
-    ]
-    assert cells[0].startswith("| w | m | cpu float32 | **1.20** (1.10–1.30) |")
-
-
-def test_what_did_not_help_is_named():
-    row = bench.Row("means", "m", "cpu", "float32", "w", 1.2, 1.1, 1.3, 0.5, 0.4)._asdict()
-    rows = [row | {"what": "good"}, row | {"what": "bad", "ratio": 0.97}, row | {"part": "bare", "ratio": 1}]
-    section = markdown({}, rows).partition("## What did not help")[2]
-    assert "- bad, cpu float32: 0.97." in section and "good" not in section
-    assert "saved 2 % or more" in markdown({}, rows[:1])
+    kept = []
+    monkeypatch.setattr(unet, "keep_freed_memory", lambda *_: kept.append(1))
+    unet.view(torch.nn.Linear(1, 1))
+    assert kept and "unet.keep_freed_memory = " in bench.KEPT

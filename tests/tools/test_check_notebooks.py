@@ -39,7 +39,10 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 GOOD = {
     "nbformat": 4,
     "nbformat_minor": 5,
-    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    "metadata": {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "quick": {"SEED": 1},
+    },
     "cells": [
         markdown(
             f"# Title\n\n{badge('01_a', repository())}\n\n"
@@ -68,7 +71,10 @@ def check(tmp_path):
     def check(notebook) -> list[str]:
         path = folder / "01_a.ipynb"
         path.write_text(notebook if isinstance(notebook, str) else json.dumps(notebook))
-        return check_notebook(path)
+        try:
+            return list(check_notebook(path))
+        except ValueError as error:
+            return [str(error)]
 
     return check
 
@@ -92,6 +98,12 @@ def add(cell):
     return lambda notebook: notebook["cells"].append(cell)
 
 
+def old_format(notebook):
+    notebook["nbformat_minor"] = 4
+    for cell in notebook["cells"]:
+        del cell["id"]
+
+
 HTML_OUTPUT = {
     "output_type": "display_data",
     "metadata": {},
@@ -101,10 +113,11 @@ HTML_FIGURE = HTML_OUTPUT | {"data": {"text/html": ["<div><img src='data:image/p
 ERROR_OUTPUT = {"output_type": "error", "ename": "ValueError", "evalue": "x", "traceback": ["x"]}
 BROKEN = {
     "other kernel": (set_in("metadata", "kernelspec", "name", to="my-env"), "names the kernel my-env"),
-    "no kernel": (set_in("metadata", to={}), "names the kernel None"),
-    "old format": (set_in("nbformat_minor", to=4), "older than nbformat 4.5"),
-    "no id": (set_in("cells", 0, "id", to=None), "no id"),
-    "shared id": (set_in("cells", 2, "id", to="c1"), "two share"),
+    "no kernel": (lambda n: n["metadata"].pop("kernelspec"), "names the kernel None"),
+    "no quick values": (set_in("metadata", "quick", to={}), "no values for a quick run"),
+    "old format": (old_format, "older than nbformat 4.5"),
+    "no id": (lambda n: n["cells"][0].pop("id"), "can't be read as a notebook (Cell is missing an id"),
+    "shared id": (set_in("cells", 2, "id", to="c1"), "can't be read as a notebook (Non-unique cell id"),
     "not run": (set_in("cells", 2, "execution_count", to=None), "top to bottom"),
     "run twice": (set_in("cells", 2, "execution_count", to=3), "top to bottom"),
     "out of order": (lambda n: n["cells"].insert(2, code(7, "x")), "top to bottom"),
@@ -170,12 +183,12 @@ def test_unreadable_notebook_is_a_problem(check, text):
 def test_command_line(check, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "build")
     assert main([]) == 1
-    assert "no notebooks" in capsys.readouterr().out
+    assert "no notebooks" in capsys.readouterr().err
     check(GOOD)
     assert main(["../notebooks/01_a.ipynb"]) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     assert main(["../notebooks/01_a.ipynb", "gone.ipynb"]) == 1
-    assert capsys.readouterr().out.startswith("gone.ipynb: can't be read")
+    assert "gone.ipynb: [Errno 2] No such file" in capsys.readouterr().err
 
 
 def test_nbstripout_of_the_commit_hook_keeps_what_is_checked(check, tmp_path):

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from tools.notebooks.shrink import shrink, shrink_picture
@@ -55,17 +56,13 @@ def test_a_second_time_changes_nothing(few_colours):
 
 def test_only_pictures_of_a_notebook_change(few_colours):
     def notebook(picture):
-        outputs = [
-            {"output_type": "display_data", "data": {"image/png": picture, "text/plain": "<Figure>"}},
-            {"output_type": "stream", "name": "stdout", "text": "A sentence."},
-        ]
-        return {
-            "cells": [{"cell_type": "markdown", "source": "# 1"}, {"cell_type": "code", "outputs": outputs}]
-        }
+        shown = new_output("display_data", {"image/png": picture, "text/plain": "<Figure>"})
+        cells = [new_markdown_cell("# 1", id="a"), new_code_cell("x", id="b", outputs=[shown])]
+        return new_notebook(cells=cells)
 
     before = base64.b64encode(png(few_colours)).decode()
     found = notebook(before)
     shrink(found)
-    after = found["cells"][1]["outputs"][0]["data"]["image/png"]
+    after = found.cells[1].outputs[0].data["image/png"]
     assert len(after) < len(before)
     assert found == notebook(after)

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import types
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -16,13 +17,15 @@ from tools.notebooks.stamp import (
     BOOTSTRAP,
     badge,
     main,
-    read_notebook,
     repository,
     stamped,
+    title_and_promise,
     with_badge,
+    with_chapters,
     without_badge,
 )
 
+ROOT = Path(__file__).parents[2]
 ADDRESS = "https://github.com/someone/a-fork"
 BADGE = (
     "[![Open 01_a in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -109,7 +112,7 @@ def test_file_is_as_jupyter_writes_it_and_is_written_once(notebook, tmp_path, mo
     assert path.read_text() == nbformat.writes(nbformat.read(path, as_version=4)) + "\n"
     assert repository() in path.read_text()
     # What needs no stamp keeps its own layout.
-    layout = json.dumps(read_notebook(path))
+    layout = json.dumps(json.loads(path.read_text()))
     path.write_text(layout)
     assert main([]) == 0
     assert capsys.readouterr().out == ""
@@ -120,13 +123,52 @@ def test_file_is_as_jupyter_writes_it_and_is_written_once(notebook, tmp_path, mo
 def test_command_line_names_what_it_cannot_stamp(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 1
-    assert "no notebooks in notebooks/" in capsys.readouterr().out
-    for name, content in {"a": '{"cells": []}', "b": "[]", "c": "x"}.items():
+    assert "no notebooks in notebooks/" in capsys.readouterr().err
+    (tmp_path / "a.ipynb").write_text(nbformat.writes(new_notebook()))
+    broken = [
+        "[]",
+        "x",
+        '{"cells": []}',
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}',
+    ]
+    for name, content in zip("bcde", broken, strict=True):
         (tmp_path / f"{name}.ipynb").write_text(content)
-    assert main(["gone.ipynb", "a.ipynb", "b.ipynb", "c.ipynb"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    parts = ["No such file", "must have one code cell tagged", "isn't a notebook", "Expecting value"]
-    assert all(part in line for part, line in zip(parts, lines, strict=True))
+    assert main(["gone.ipynb", *(f"{name}.ipynb" for name in "abcde")]) == 1
+    gone, empty, *unreadable = capsys.readouterr().err.splitlines()
+    assert "No such file" in gone and "must have one code cell tagged" in empty
+    assert all("can't be read as a notebook" in line for line in unreadable) and len(unreadable) == 4
+
+
+def test_title_and_promise_are_plain_text():
+    def of(source):
+        return title_and_promise(new_notebook(cells=[new_markdown_cell(source)]), "stem")
+
+    assert of("# Two\n\n[![badge](x)](y)\n\n**All of it, *once*:** four photos.\n\nMore.") == (
+        "Two",
+        "All of it, once: four photos.",
+    )
+    assert title_and_promise(new_notebook(), "stem") == of("text\n# Late") == ("stem", "")
+    assert of("# Alone") == ("Alone", "")
+
+
+def test_the_list_of_chapters_is_written_once(tmp_path):
+    paths = [tmp_path / "notebooks" / f"0{k}_a.ipynb" for k in (1, 2)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        cells = [new_markdown_cell(f"# {path.stem}\n\n**A \\1 promise.**")]
+        nbformat.write(new_notebook(cells=cells), path)
+    marks = "# Read\n\n<!-- chapters, written by `make stamp` -->\n{}<!-- end -->\nmore\n"
+    rows = "".join(f"| [0{k}_a](notebooks/0{k}_a.ipynb) | A \\1 promise. |\n" for k in (1, 2))
+    written = marks.format("| chapter | |\n|---|---|\n" + rows)
+    for old in ("", "old\n| rows |\n", written.split("-->\n")[1].split("<!--")[0]):
+        assert with_chapters(marks.format(old), paths[0].parent) == written
+    assert with_chapters("no marks", paths[0].parent) == "no marks"
+
+
+def test_readme_lists_the_committed_chapters():
+    readme = (ROOT / "README.md").read_text()
+    assert readme == with_chapters(readme, ROOT / "notebooks")
+    assert "](notebooks/00_start_here.ipynb)" in readme
 
 
 @pytest.mark.parametrize("urls", ["", "Repository = 'https://gitlab.com/a/b'", f"Repository = '{ADDRESS}/'"])

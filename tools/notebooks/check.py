@@ -1,6 +1,6 @@
 """Refuse notebooks that aren't fit to be committed: `python -m tools.notebooks.check [NOTEBOOK …]`.
 
-Prints a line for each problem and exits with 1 if there is any. Needs the standard library only.
+Prints a line for each problem and exits with 1 if there is any.
 """
 
 import re
@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
+from nbformat import NotebookNode
+
 from tools.notebooks.exercises import find_exercises
-from tools.notebooks.stamp import has_tag, read_notebook, repository, stamped, text
+from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped, with_chapters
 
 MAX_BYTES = 1 << 20  # beyond 1 MB the notebook viewers of code hosts give up
 MAX_LINES = 15
@@ -28,49 +30,41 @@ HTML_ATTRIBUTE = re.compile(r"\b(alt|src|href)\s*=\s*[\"']([^\"']*)[\"']", re.IG
 VERBATIM = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
 
 
-def check_notebook(path: Path) -> list[str]:
-    """What is wrong with one notebook file, a sentence each; an empty list if nothing is."""
-    try:
-        return list(_problems(read_notebook(path), path))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return [f"can't be read as a notebook ({error!r})"]
-
-
-def _problems(notebook: dict, path: Path) -> Iterator[str]:
+def check_notebook(path: Path) -> Iterator[str]:
+    """What is wrong with one notebook file, a sentence each. Raises ValueError if it is no notebook."""
+    notebook = read_notebook(path)
     yield from _whole(notebook, path)
     yield from _stamps_and_exercises(notebook, path)
     checks = {"code": (_code, _figures, _paths), "markdown": (_markdown, _paths)}
-    for number, cell in enumerate(notebook["cells"], 1):
-        for check in checks.get(cell["cell_type"], ()):
+    for number, cell in enumerate(notebook.cells, 1):
+        for check in checks.get(cell.cell_type, ()):
             yield from (f"cell {number} {problem}" for problem in check(cell, path))
 
 
-def _whole(notebook: dict, path: Path) -> Iterator[str]:
-    metadata, cells = notebook["metadata"], notebook["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+def _whole(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if (size := path.stat().st_size) > MAX_BYTES:
         yield f"is {size / MAX_BYTES:.2f} MB; 1 MB is the limit, so shrink its figures"
-    if (kernel := metadata.get("kernelspec", {}).get("name")) != "python3":
+    if (kernel := notebook.metadata.get("kernelspec", {}).get("name")) != "python3":
         yield f"names the kernel {kernel}; python3 is the one that everybody has"
-    if "widgets" in metadata:
+    if "widgets" in notebook.metadata:
         yield "holds widget state (metadata.widgets), which code hosts show as an invalid notebook; strip it"
-    if (notebook.get("nbformat"), notebook.get("nbformat_minor", 0)) < (4, 5):
-        yield "is older than nbformat 4.5, the first with cell ids"
-    ids = [cell.get("id") for cell in cells]
-    if not all(ids) or len(set(ids)) < len(ids):
-        yield "has cells with no id or one that two share; save it with a current JupyterLab"
-    if [cell.get("execution_count") for cell in code] != list(range(1, len(code) + 1)):
+    if (notebook.nbformat, notebook.nbformat_minor) < (4, 5):
+        yield "is older than nbformat 4.5, the first with cell ids; save it with a current JupyterLab"
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield "wasn't run once from top to bottom (execution counts must be 1..N, and no code cell empty)"
     if (tagged := sum(has_tag(cell, "parameters") for cell in code)) != 1:
         yield f"has {tagged} code cells tagged 'parameters'; exactly one must be"
+    if not notebook.metadata.get("quick"):
+        yield "has no values for a quick run in its metadata (quick: {name of a parameter: value, …})"
 
 
-def _stamps_and_exercises(notebook: dict, path: Path) -> Iterator[str]:
+def _stamps_and_exercises(notebook: NotebookNode, path: Path) -> Iterator[str]:
     try:
         fresh = stamped(notebook, path.stem, repository())
-        for number, (old, new) in enumerate(zip(notebook["cells"], fresh["cells"], strict=True), 1):
+        for number, (old, new) in enumerate(zip(notebook.cells, fresh.cells, strict=True), 1):
             if old != new:
-                what = "Colab badge" if old["cell_type"] == "markdown" else "bootstrap code"
+                what = "Colab badge" if old.cell_type == "markdown" else "bootstrap code"
                 yield f"cell {number} has a missing or stale {what}; run `make stamp`"
     except ValueError as error:
         yield str(error)
@@ -80,19 +74,19 @@ def _stamps_and_exercises(notebook: dict, path: Path) -> Iterator[str]:
         yield str(error)
 
 
-def _code(cell: dict, path: Path) -> Iterator[str]:
-    if (lines := len(text(cell["source"]).rstrip().splitlines())) > MAX_LINES:
+def _code(cell: NotebookNode, path: Path) -> Iterator[str]:
+    if (lines := len(cell.source.rstrip().splitlines())) > MAX_LINES:
         yield f"has {lines} lines of code; {MAX_LINES} is the limit"
-    for output in cell["outputs"]:
-        if output["output_type"] == "error":
-            yield f"shows an error ({output.get('ename')})"
+    for output in cell.outputs:
+        if output.output_type == "error":
+            yield f"shows an error ({output.ename})"
 
 
-def _figures(cell: dict, path: Path) -> Iterator[str]:
+def _figures(cell: NotebookNode, path: Path) -> Iterator[str]:
     wordless = False
-    for output in cell["outputs"]:
+    for output in cell.outputs:
         data = output.get("data", {})
-        if any(kind.startswith("image/") for kind in data) or "<img" in text(data.get("text/html", "")):
+        if any(kind.startswith("image/") for kind in data) or "<img" in data.get("text/html", ""):
             wordless = True
         elif output.get("name") == "stdout" or not {"text/markdown", "text/html"}.isdisjoint(data):
             wordless = False
@@ -100,8 +94,8 @@ def _figures(cell: dict, path: Path) -> Iterator[str]:
         yield "shows a figure and no text after it; print what there is to be seen, as its alt text"
 
 
-def _markdown(cell: dict, path: Path) -> Iterator[str]:
-    prose = VERBATIM.sub("", text(cell["source"]))
+def _markdown(cell: NotebookNode, path: Path) -> Iterator[str]:
+    prose = VERBATIM.sub("", cell.source)
     for picture, alt, target in _links(prose):
         if picture and not alt.strip():
             yield f"has a picture without alt text ({target[:60]})"
@@ -129,25 +123,25 @@ def _links(prose: str) -> Iterator[tuple[bool, str, str]]:
         yield match[1].lower() == "img", attributes.get("alt", ""), target
 
 
-def _paths(cell: dict, path: Path) -> Iterator[str]:
-    sources = [cell["source"]]
+def _paths(cell: NotebookNode, path: Path) -> Iterator[str]:
+    sources = [cell.source]
     for output in cell.get("outputs", []):
         sources += [output.get("text", ""), *output.get("traceback", [])]
         sources += [data for kind, data in output.get("data", {}).items() if kind.startswith("text/")]
     for source in sources:
-        if match := ABSOLUTE.search(text(source)):
+        if match := ABSOLUTE.search(source):
             yield f"names a path of one machine ({match[0]})"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Check the named notebooks, or all in notebooks/, and return the exit status."""
-    paths = [Path(name) for name in argv] or sorted(Path("notebooks").glob("*.ipynb"))
-    problems = [f"{path}: {problem}" for path in paths for problem in check_notebook(path)]
-    if not paths:
-        problems = ["no notebooks in notebooks/; run in the project's folder or name some"]
-    for problem in problems:
-        print(problem)
-    return int(bool(problems))
+def main(argv: Sequence[str], readme: Path = Path("README.md")) -> int:
+    """Check the named notebooks, or all and README's list of them, and return the exit status."""
+    failed = for_each([Path(name) for name in argv], check_notebook)
+    if not failed and not argv and readme.exists():
+        text = readme.read_text(encoding="utf-8")
+        if with_chapters(text) != text:
+            print(f"{readme}: its list of chapters is stale; run `make stamp`", file=sys.stderr)
+            return 1
+    return failed
 
 
 if __name__ == "__main__":

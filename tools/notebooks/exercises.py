@@ -16,11 +16,17 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.notebooks.stamp import has_tag, read_notebook, repository, text, without_badge, write_notebook
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+from tools.notebooks.pages import LINK
+from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, without_badge, write_notebook
 
 LEVELS = ("easy", "medium", "hard", "open")
 BEGIN, END = "# solution", "# end of solution"
@@ -41,34 +47,32 @@ class Exercise(NamedTuple):
     check: str | None
 
 
-def find_exercises(notebook: dict) -> list[Exercise]:
+def find_exercises(notebook: NotebookNode) -> list[Exercise]:
     """The exercises of a notebook in their order.
 
     Raises ValueError for the first one that is malformed.
     """
-    cells, found = notebook["cells"], []
+    cells, found = notebook.cells, []
     for index, cell in enumerate(cells):
-        if cell["cell_type"] == "markdown" and re.match(r"### Exercise\b", text(cell["source"])):
+        if cell.cell_type == "markdown" and re.match(r"### Exercise\b", cell.source):
             found.append(_exercise(cells, index, len(found) + 1))
-    solved, checked = (
-        [index for index, cell in enumerate(cells) if has_tag(cell, tag)] for tag in ("exercise", "check")
-    )
-    strays = set(solved) - {e.cell for e in found} | set(checked) - {e.cell + 1 for e in found if e.check}
-    if strays:
-        raise ValueError(f"cell {min(strays) + 1} is tagged as a part of an exercise that has no heading")
+    parts = {e.cell for e in found} | {e.cell + 1 for e in found if e.check}
+    for index, cell in enumerate(cells):
+        if (has_tag(cell, "exercise") or has_tag(cell, "check")) and index not in parts:
+            raise ValueError(f"cell {index + 1} is tagged as a part of an exercise that has no heading")
     return found
 
 
-def _exercise(cells: list[dict], index: int, number: int) -> Exercise:
+def _exercise(cells: list[NotebookNode], index: int, number: int) -> Exercise:
     """The exercise whose heading is cells[index]."""
-    heading = text(cells[index]["source"]).partition("\n")[0]
+    heading = cells[index].source.partition("\n")[0]
     match = re.fullmatch(rf"### Exercise {number} · (.*\S) · ({'|'.join(LEVELS)})", heading)
     if not match:
         form = f"### Exercise {number} · its title · {'|'.join(LEVELS)}"
         raise ValueError(f"exercise {number}'s heading must read '{form}', got '{heading}'")
     title, level = match.groups()
     code, check = (
-        text(cells[at]["source"]) if at < len(cells) and has_tag(cells[at], tag) else None
+        next((cell.source for cell in cells[at : at + 1] if has_tag(cell, tag)), None)
         for at, tag in ((index + 1, "exercise"), (index + 2, "check"))
     )
     if code is None:
@@ -89,9 +93,9 @@ def _stub(code: str, number: int, title: str) -> str:
     (_, begin), (_, end) = markers
     if not any(line.strip() and not line.strip().startswith("#") for line in lines[begin + 1 : end]):
         raise ValueError(f"exercise {number} has no code between `{BEGIN}` and `{END}`")
-    indent = lines[begin].partition("#")[0]
     message = json.dumps(f"Exercise {number}: {title}", ensure_ascii=False)
-    stub = "\n".join([*lines[:begin], f"{indent}raise NotImplementedError({message})", *lines[end + 1 :]])
+    raising = f"{lines[begin].partition('#')[0]}raise NotImplementedError({message})"
+    stub = "\n".join([*lines[:begin], raising, *lines[end + 1 :]])
     _parse(code, f"exercise {number}'s solution")
     nodes = ast.walk(_parse(stub, f"exercise {number}'s stub"))
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
@@ -125,9 +129,9 @@ def write_copies(path: Path, out_dir: Path = OUT) -> list[Exercise]:
     solutions = _alone(notebook, path)
     students = copy.deepcopy(solutions)
     for exercise in exercises:
-        students["cells"][exercise.cell]["source"] = exercise.stub.splitlines(keepends=True)
-    for cell in students["cells"]:
-        if cell["cell_type"] == "code":
+        students.cells[exercise.cell].source = exercise.stub
+    for cell in students.cells:
+        if cell.cell_type == "code":
             cell |= {"outputs": [], "execution_count": None}
     for folder, notebook in (("students", students), ("solutions", solutions)):
         (out_dir / folder).mkdir(parents=True, exist_ok=True)
@@ -135,10 +139,8 @@ def write_copies(path: Path, out_dir: Path = OUT) -> list[Exercise]:
     return exercises
 
 
-def _alone(notebook: dict, path: Path) -> dict:
+def _alone(notebook: NotebookNode, path: Path) -> NotebookNode:
     """A copy of a notebook without its badge, and with web addresses in place of files of the repository."""
-    from tools.notebooks.pages import LINK  # late: check_notebooks.py must do without the package
-
     root, address = path.resolve().parent.parent, repository()
 
     def relink(match: re.Match) -> str:
@@ -149,11 +151,9 @@ def _alone(notebook: dict, path: Path) -> dict:
         return f"{address}/blob/main/{target.relative_to(root).as_posix()}{raw}"
 
     alone = copy.deepcopy(notebook)
-    for cell in alone["cells"]:
-        if cell["cell_type"] == "markdown":
-            source = text(cell["source"])
-            source = without_badge(source) if cell is alone["cells"][0] else source
-            cell["source"] = LINK.sub(relink, source).splitlines(keepends=True)
+    for number, cell in enumerate(alone.cells):
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(relink, cell.source if number else without_badge(cell.source))
     return alone
 
 
@@ -163,10 +163,6 @@ def kernel(timeout: int = TIMEOUT) -> Iterator[Run]:
 
     timeout: seconds for one run; what takes longer is interrupted.
     """
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
-
     ran = nbformat.v4.new_notebook()
     client = NotebookClient(ran, timeout=timeout, interrupt_on_timeout=True, kernel_name="python3")
 
@@ -197,10 +193,10 @@ def check_exercises(path: Path, run: Run) -> list[str]:
     if error := run(f"import os; os.chdir({str(path.resolve().parent)!r})"):
         return [f"can't be tried ({error})"]
     problems = []
-    for index, cell in enumerate(notebook["cells"]):
+    for index, cell in enumerate(notebook.cells):
         if index in exercises:
             problems += _try_exercise(exercises[index], run)
-        elif has_tag(cell, "setup") and (error := run(text(cell["source"]))):
+        elif has_tag(cell, "setup") and (error := run(cell.source)):
             return [*problems, f"cell {index + 1}, tagged 'setup', fails ({error})"]
     return problems
 
@@ -230,20 +226,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--check", action="store_true", help="try the exercises in place of writing the copies")
     add("--out", type=Path, default=OUT, metavar="DIR", help="default: %(default)s")
     args = parser.parse_args(argv)
-    paths = args.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
-    problems = [] if paths else ["no notebooks in notebooks/; run in the project's folder or name some"]
-    with kernel() if args.check and paths else nullcontext() as run:
-        for path in paths:
-            try:
-                if args.check:
-                    problems += [f"{path}: {problem}" for problem in check_exercises(path, run)]
-                else:
-                    print(f"{path}: {len(write_copies(path, args.out))} exercises")
-            except (OSError, ValueError) as error:
-                problems.append(f"{path}: {error}")
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return int(bool(problems))
+
+    def copies(path: Path) -> list[str]:
+        print(f"{path}: {len(write_copies(path, args.out))} exercises")
+        return []
+
+    if not args.check:
+        return for_each(args.notebooks, copies)
+    with kernel() as run:
+        return for_each(args.notebooks, lambda path: check_exercises(path, run))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import io
 import sys
 from pathlib import Path
 
+from nbformat import NotebookNode
 from PIL import Image
 
-from tools.notebooks.stamp import read_notebook, write_notebook
+from tools.notebooks.stamp import for_each, read_notebook, write_notebook
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PNG = "image/png"
 
 
@@ -30,22 +30,22 @@ def shrink_picture(png: bytes) -> bytes:
     return min(file.getvalue(), png, key=len)
 
 
-def shrink(notebook: dict) -> None:
+def shrink(notebook: NotebookNode) -> None:
     """Shrink every picture among the outputs of a notebook, in place."""
-    for cell in notebook["cells"]:
+    for cell in notebook.cells:
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             if PNG in data:
-                png = base64.b64decode("".join(data[PNG]))
-                data[PNG] = base64.b64encode(shrink_picture(png)).decode()
+                data[PNG] = base64.b64encode(shrink_picture(base64.b64decode(data[PNG]))).decode()
 
 
-def main(paths: list[Path]) -> None:
-    for path in paths:
-        notebook, before = read_notebook(path), path.stat().st_size
-        shrink(notebook)
-        write_notebook(path, notebook)
-        print(f"{path.name}: {before / 1e3:.0f} kB, now {path.stat().st_size / 1e3:.0f} kB")
+def shrink_file(path: Path) -> list[str]:
+    """Shrink the pictures of a notebook's file."""
+    notebook, before = read_notebook(path), path.stat().st_size
+    shrink(notebook)
+    write_notebook(path, notebook)
+    print(f"{path.name}: {before / 1e3:.0f} kB, now {path.stat().st_size / 1e3:.0f} kB")
+    return []
 
 
 if __name__ == "__main__":
-    main([Path(given) for given in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")))
+    sys.exit(for_each([Path(given) for given in sys.argv[1:]], shrink_file))

@@ -1,21 +1,27 @@
-"""Write every notebook's Colab badge and bootstrap cell: `python -m tools.notebooks.stamp [NOTEBOOK …]`.
+"""Write every notebook's Colab badge and bootstrap cell, and README's list of chapters.
 
-Both hold the repository's address. Its one place is `Repository` in pyproject.toml: whoever forks the project
-changes that line and runs this. Nothing else in a notebook is touched. Needs the standard library only.
+    python -m tools.notebooks.stamp [NOTEBOOK …]     # named notebooks alone, or all and the list
+
+Badge and bootstrap hold the repository's address. Its one place is `Repository` in pyproject.toml: whoever
+forks the project changes that line and runs this. The list holds the notebooks' titles and promises.
 """
 
 import copy
-import json
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 COLAB = "https://colab.research.google.com"
 BADGE = re.compile(rf"\[!\[[^\]]*\]\({re.escape(COLAB)}/assets/colab-badge\.svg\)\]\([^)]*\)")
+LIST = re.compile(r"(?<=<!-- chapters, written by `make stamp` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 BOOTSTRAP = """\
 try:
     import antipure_lib as ap
@@ -71,70 +77,108 @@ def without_badge(first: str) -> str:
     return f"{title}\n\n{rest}" if (rest := rest.lstrip("\n")) else title
 
 
-def stamped(notebook: dict, name: str, address: str) -> dict:
+def stamped(notebook: NotebookNode, name: str, address: str) -> NotebookNode:
     """A copy of the notebook notebooks/NAME.ipynb with a fresh badge and a fresh bootstrap cell.
 
     Raises ValueError if it has no title, or if its first code cell isn't the only one tagged 'bootstrap'.
     """
     fresh = copy.deepcopy(notebook)
-    code = [cell for cell in fresh["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in fresh.cells if cell.cell_type == "code"]
     if [has_tag(cell, "bootstrap") for cell in code] != [True] + [False] * (len(code) - 1):
         raise ValueError("must have one code cell tagged 'bootstrap', and it must be the first")
-    first = fresh["cells"][0]
-    heading = text(first["source"]) if first["cell_type"] == "markdown" else ""
-    _write_source(first, with_badge(heading, badge(name, address)))
-    _write_source(code[0], BOOTSTRAP.replace("{repository}", address))
+    first = fresh.cells[0]
+    first.source = with_badge(first.source if first.cell_type == "markdown" else "", badge(name, address))
+    code[0].source = BOOTSTRAP.replace("{repository}", address)
     return fresh
 
 
-def _write_source(cell: dict, new: str) -> None:
-    if text(cell["source"]) != new:
-        cell["source"] = new.splitlines(keepends=True)
+def title_and_promise(notebook: NotebookNode, stem: str) -> tuple[str, str]:
+    """The heading of a notebook's first Markdown cell (else `stem`) and the first line of text under it."""
+    text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
+    title, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    if not title.startswith("# "):
+        return stem, ""
+    # Badges, pictures and HTML may stand between the two.
+    promise = next((line for line in rest if line[0] not in "#[!<"), "")
+    return title.lstrip("# "), re.sub(r"\*+", "", promise).strip("*_> ")
 
 
-def text(source: str | list[str]) -> str:
-    """A source or an output as one string; the file format allows a list of lines too."""
-    return source if isinstance(source, str) else "".join(source)
+def with_chapters(readme: str, folder: Path = Path("notebooks")) -> str:
+    """README's text with a fresh list of the chapters in a folder between its two marks."""
+    paths = sorted(folder.glob("*.ipynb"))
+    chapters = [(path.name, *title_and_promise(read_notebook(path), path.stem)) for path in paths]
+    rows = [f"| [{title}](notebooks/{name}) | {promise} |\n" for name, title, promise in chapters]
+    return LIST.sub(lambda _: "".join(["| chapter | |\n|---|---|\n", *rows]), readme)
 
 
-def has_tag(cell: dict, tag: str) -> bool:
+def has_tag(cell: NotebookNode, tag: str) -> bool:
     """Whether a cell has a tag."""
-    return tag in cell["metadata"].get("tags", [])
+    return tag in cell.metadata.get("tags", [])
 
 
-def read_notebook(path: Path) -> dict:
-    """A notebook file as it is, without conversion. Raises ValueError if it isn't one."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise ValueError("isn't a notebook: it has no list of cells")
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook as it stands in its file, with sources as one string each.
+
+    Raises ValueError if nbformat finds it invalid; nothing is repaired, such as a cell without an id.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what nbformat would repair
+            notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
+            nbformat.validate(notebook)
+    except (ValueError, LookupError, TypeError, AttributeError, Warning, nbformat.ValidationError) as error:
+        raise ValueError(f"can't be read as a notebook ({str(error).partition(chr(10))[0]})") from error
     return notebook
 
 
-def write_notebook(path: Path, notebook: dict) -> None:
-    """Write a notebook whole or not at all, laid out as Jupyter does; the order of keys stays."""
+def write_notebook(path: Path, notebook: NotebookNode) -> None:
+    """Write a notebook whole or not at all."""
+    write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Stamp the named notebooks, or all in notebooks/, and return the exit status."""
-    paths = [Path(name) for name in argv] or sorted(Path("notebooks").glob("*.ipynb"))
-    failed = not paths
-    if failed:
-        print("no notebooks in notebooks/; run in the project's folder or name some")
+def for_each(paths: Sequence[Path], work: Callable[[Path], Iterable[str]]) -> int:
+    """work(path) of the given notebooks, or of all in notebooks/. Returns the exit status.
+
+    Prints a line for each problem that `work` returns or raises.
+    """
+    paths = paths or sorted(Path("notebooks").glob("*.ipynb"))
+    problems = [] if paths else ["no notebooks in notebooks/; run in the project's folder or name some"]
     for path in paths:
         try:
-            notebook = read_notebook(path)
-            fresh = stamped(notebook, path.stem, repository())
+            problems += [f"{path}: {problem}" for problem in work(path)]
         except (OSError, ValueError) as error:
-            print(f"{path}: {error}")
-            failed = True
-            continue
-        if fresh != notebook:
-            write_notebook(path, fresh)
-            print(f"{path}: stamped")
-    return int(failed)
+            problems.append(f"{path}: {error}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def stamp(path: Path) -> list[str]:
+    """Write a notebook's badge and bootstrap cell; no problem can be left."""
+    notebook = read_notebook(path)
+    fresh = stamped(notebook, path.stem, repository())
+    if fresh != notebook:
+        write_notebook(path, fresh)
+        print(f"{path}: stamped")
+    return []
+
+
+def main(argv: Sequence[str], readme: Path = Path("README.md")) -> int:
+    """Stamp the named notebooks, or all and README, and return the exit status."""
+    failed = for_each([Path(name) for name in argv], stamp)
+    if not failed and not argv and readme.exists():
+        text = readme.read_text(encoding="utf-8")
+        if (fresh := with_chapters(text)) != text:
+            write_text(readme, fresh)
+            print(f"{readme}: list of chapters written")
+    return failed
 
 
 if __name__ == "__main__":
