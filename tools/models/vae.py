@@ -1,4 +1,4 @@
-"""Train the nano autoencoder (AutoencoderKL, 64 px → 4×16×16) on the rendered faces, in three stages.
+"""Train the nano autoencoder (AutoencoderKL, 128 px → 8×16×16) on the rendered faces, in three stages.
 
     python -m tools.models.vae runs/faces runs/vae_soft
     python -m tools.models.get_lpips --vgg runs/vgg16.safetensors
@@ -26,17 +26,20 @@ from antipure_lib.runtime.devices import pick_device
 from antipure_lib.runtime.noise import randn
 from tools.models.loop import fit, load_faces, starting_weights
 
+SIZE, CHANNELS = 128, 8  # of the photos, in pixels; of the latents
+FACE = (..., slice(24, 104), slice(24, 104))  # pixels in which VGG16 compares
+
 
 def make_vae() -> AutoencoderKL:
-    """The nano autoencoder: f=4, 4 latent channels, no attention."""
+    """The nano autoencoder: f=8, 8 latent channels, no attention."""
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 96),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 64, 128, 128),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=CHANNELS,
         norm_num_groups=16,
-        sample_size=64,
+        sample_size=SIZE,
         mid_block_add_attention=False,
     )
 
@@ -106,8 +109,7 @@ def main(
         edges = sum((a - b).abs().mean() for a, b in zip(gradients(y), gradients(x), strict=True))
         value = (y - x).abs().mean() + edges + 1e-6 * posterior.kl().float().mean()
         if features:
-            face = (..., slice(10, 58), slice(8, 56))
-            value = value + features(x[face], y[face])
+            value = value + features(x[FACE], y[FACE])
         return value
 
     fit(run, {"vae": vae}, {"vae": averaged}, loss, steps=steps, lr=lr, seed=seed)
