@@ -22,7 +22,7 @@ from antipure_lib.runtime.digests import digest
 from antipure_lib.runtime.noise import randint, randn
 from tools.faces.people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
 from tools.models.loop import fit, load_faces, starting_weights
-from tools.models.vae import make_vae
+from tools.models.vae import CHANNELS, make_vae
 
 MAX_TOKENS = 32
 COMMON = """a photo of person with hair beard glasses smiling background sks dslr portrait man woman face
@@ -90,8 +90,8 @@ def make_unet() -> UNet2DConditionModel:
     """The latent UNet: 16×16 without attention, 8×8 with cross-attention (where it is cheap on a CPU)."""
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
         layers_per_block=1,
         block_out_channels=(96, 192),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
