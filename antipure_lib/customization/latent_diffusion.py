@@ -145,8 +145,3 @@ def denoising_error(
     prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample.float()
     target = training_target(pipe.scheduler, z0, eps, alpha_bar[t])
     return (prediction - target).square().mean((1, 2, 3))
-
-
-def networks(pipe: "StableDiffusionPipeline") -> tuple[torch.nn.Module, ...]:
-    """The three networks, for `pgd` to freeze."""
-    return pipe.vae, pipe.unet, pipe.text_encoder

@@ -27,8 +27,7 @@ from antipure_lib import antipure_steps, dreambooth_steps, gridpure_steps, load_
 from antipure_lib.core.tiles import tile_count
 from antipure_lib.customization.full_size import FULL_SIZE
 from antipure_lib.photos.pictures import atomic
-from antipure_lib.runtime.memory import memory_plan, micro_batch, tile_bytes
-from antipure_lib.runtime.micro_batch import MicroBatch
+from antipure_lib.runtime.memory import memory_plan, tile_bytes
 from tools.speed.memory import CLIP, GUIDED_DIFFUSION, STABLE_DIFFUSION, VAE, gb, size, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,14 +70,13 @@ def purifier_rows() -> Iterator[list[str]]:
         ddpm = purifier(dtype)
         for kind, gradients in zip(STEPS, (True, False), strict=True):
             images = 2 * TILES if gradients else TILES
-            rest = memory_plan(ddpm, images, gradients).rest
-            for asked in (1, "auto"):
-                batch = micro_batch(asked, ddpm, images, gradients)
-                kept = gradients and batch.size == images
-                planned = size(ddpm.unet) + rest + batch.size * tile_bytes(ddpm, gradients, kept=kept)
+            plan = memory_plan(ddpm, images, gradients)
+            for batch in (1, plan.batch):
+                kept = gradients and batch == images
+                planned = size(ddpm.unet) + plan.rest + batch * tile_bytes(ddpm, gradients, kept=kept)
                 steps_of, options = STEPS[kind]
                 seconds, tensors, reserved = measured(steps_of(ddpm, x, batch=batch, **options))
-                held = "all at once" if batch.size == images else f"{batch.size} at a time"
+                held = "all at once" if batch == images else f"{batch} at a time"
                 name = str(dtype).removeprefix("torch.")
                 yield [kind, name, held, gb(planned), gb(tensors), gb(reserved), f"{seconds:.2f}"]
 
@@ -88,8 +86,9 @@ def capped() -> Iterator[list[str]]:
     ddpm, total = purifier(torch.bfloat16), torch.cuda.get_device_properties(0).total_memory
     x = torch.rand((1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
 
-    def run(images: int) -> tuple[torch.Tensor, MicroBatch, int]:
-        batch = MicroBatch(images, can_recompute=True, whole=2 * TILES)
+    def run(batch: int) -> tuple[torch.Tensor, int, int]:
+        sizes = []
+        watch = ddpm.unet.register_forward_hook(lambda unet, call, out: sizes.append(len(call[0])))
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.set_per_process_memory_fraction(CAP / total)
@@ -97,11 +96,12 @@ def capped() -> Iterator[list[str]]:
             *_, last = antipure_steps(ddpm, x, steps=3, batch=batch)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
-        return last.x_adv, batch, torch.cuda.max_memory_reserved()
+            watch.remove()
+        return last.x_adv, max(sizes[-2:]), torch.cuda.max_memory_reserved()
 
     ended, batch, reserved = run(2 * TILES)
-    same = (ended == run(batch.size)[0]).double().mean()
-    yield [f"{2 * TILES}", f"{batch.size}", gb(reserved), f"{same:.2%}"]
+    same = (ended == run(batch)[0]).double().mean()
+    yield [f"{2 * TILES}", f"{batch}", gb(reserved), f"{same:.2%}"]
 
 
 def customization_rows() -> Iterator[list[str]]:
