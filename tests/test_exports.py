@@ -55,14 +55,12 @@ def test_a_function_is_never_hidden_by_its_module(before):
 
 
 def test_unknown_names_and_stars():
-    with pytest.raises(AttributeError, match="module 'antipure_lib' has no attribute 'antipur'"):
+    with pytest.raises(AttributeError, match="No antipure_lib attribute antipur"):
         antipure_lib.antipur  # noqa: B018
     with pytest.raises(ImportError, match="antipur"):
         exec("from antipure_lib import antipur")
-    assert (
-        python("from antipure_lib import *; print(gridpure.__module__)")
-        == "antipure_lib.purifiers.diffpure\n"
-    )
+    star = "from antipure_lib import *; print(gridpure.__module__)"
+    assert python(star) == "antipure_lib.purifiers.gridpure\n"
 
 
 def test_a_name_can_be_replaced(monkeypatch):

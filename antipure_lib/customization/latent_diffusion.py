@@ -142,11 +142,6 @@ def denoising_error(
     """
     alpha_bar = alpha_bars(pipe.scheduler, z0.device)
     z_t = add_noise(z0, eps, t, alpha_bar)
-    prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample.float()
+    prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample.to(eps.dtype)
     target = training_target(pipe.scheduler, z0, eps, alpha_bar[t])
     return (prediction - target).square().mean((1, 2, 3))
-
-
-def networks(pipe: "StableDiffusionPipeline") -> tuple[torch.nn.Module, ...]:
-    """The three networks, for `pgd` to freeze."""
-    return pipe.vae, pipe.unet, pipe.text_encoder

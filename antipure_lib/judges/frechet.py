@@ -4,7 +4,6 @@ Neither learns from this project's images, and no attack sees them.
 """
 
 import math
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -13,11 +12,7 @@ from ..core.images import check_image
 from .lpips import LPIPS, MIN_SIDE
 
 
-def frechet(
-    images: torch.Tensor,
-    reference: torch.Tensor,
-    network: str | Callable[[torch.Tensor], torch.Tensor] = "lpips-alexnet",
-) -> float:
+def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
     """Fréchet distance between two sets of images in features of AlexNet; 0 for equal sets, higher is worse.
 
     It isn't FID: that uses Inception's 2048 features at 299 px, these are 256 means of AlexNet's last
@@ -26,20 +21,16 @@ def frechet(
     directions, two sets span different ones, and those count in full. What "no difference" measures is the
     distance between two sets of real images of these numbers.
 
-    images, reference: N×3×H×W and M×3×H×W in [0, 1], at least two of each. network: "lpips-alexnet", or a
-    function from such images to N×D features. Raises ValueError for bad images, sizes or an unknown network.
+    images, reference: N×3×H×W and M×3×H×W in [0, 1], at least two of each. Raises ValueError for bad images
+    and for sizes that differ.
     """
-    if network == "lpips-alexnet":
-        network = alexnet_features
-    elif not callable(network):
-        raise ValueError(f"network must be 'lpips-alexnet' or a function to features, got {network!r}")
     images, reference = check_image(images, "images"), check_image(reference, "reference")
     if images.shape[1:] != reference.shape[1:]:
         raise ValueError(
             f"images and reference must be of one size, got {tuple(images.shape[-2:])} and "
             f"{tuple(reference.shape[-2:])}; resize one of them"
         )
-    return frechet_distance(network(images), network(reference))
+    return frechet_distance(alexnet_features(images), alexnet_features(reference))
 
 
 def frechet_distance(features_a: torch.Tensor, features_b: torch.Tensor) -> float:

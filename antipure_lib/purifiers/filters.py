@@ -20,17 +20,15 @@ def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor, quality: int = 95) 
     return ((left * delta).sum() / delta.square().sum()).item()
 
 
-def jpeg(x: torch.Tensor, quality: int = 75, subsampling: str = "4:2:0") -> torch.Tensor:
-    """JPEG and back. quality: 1 … 95. subsampling of the colours: "4:2:0", "4:2:2" or "4:4:4"."""
+def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
+    """JPEG and back, the colours at half the resolution (4:2:0). quality: 1 … 95."""
     images = check_image(x)
-    if subsampling not in ("4:2:0", "4:2:2", "4:4:4"):
-        raise ValueError(f"subsampling must be '4:2:0', '4:2:2' or '4:4:4', got {subsampling!r}")
     if not 1 <= quality <= 95:
         raise ValueError(f"quality must be 1 … 95, got {quality}")
     out = []
     for image in images:
         file = io.BytesIO()
-        to_pil(image).save(file, format="JPEG", quality=quality, subsampling=subsampling)
+        to_pil(image).save(file, format="JPEG", quality=quality, subsampling="4:2:0")
         out.append(from_pil(Image.open(file)))
     return torch.stack(out).to(x).view_as(x)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.85  # of what is free is used: convolutions' workspaces and an allocator's gaps need room, too
 
-CPU_SHARE = 0.7  # the gaps are larger where freed memory is kept (see `kept_memory`)
+CPU_SHARE = 0.7  # the gaps are larger where freed memory is kept (see `keep_freed_memory`)
 
 TENSORS = 12  # float32 tensors of an image's size that a step holds beside the UNet: noise, x_t, x̂0, DCTs, …
 
@@ -63,9 +63,10 @@ def memory_plan(
     """The largest micro-batch that fits into what is free, and what all of it takes.
 
     With gradients, a batch smaller than `images` means that calls are recomputed in the backward pass (see
-    `predict`), which leaves one call's activations; if a single image is still too much, so are the blocks
-    within the UNet. All at once means that the activations of all `images` stay, in however many calls they
-    were made, and through the backward passes of all terms. What a plan counts are tensors: see `tile_bytes`.
+    `UNetInParts`), which leaves one call's activations. If a single image is still too much, so are the
+    blocks within the UNet. All at once means that the activations of all `images` stay, in however many calls
+    they were made, and through the backward passes of all terms. What a plan counts are tensors: see
+    `tile_bytes`.
     Raises ValueError for images or calls < 1.
     """
     if images < 1 or calls < 1:

@@ -51,7 +51,7 @@ def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module
 
     with torch.inference_mode(False):
         seen = copied(model)
-    keep_freed_memory(next(model.parameters()).device, seen)
+    keep_freed_memory(next((t.device for t in tensors.values()), torch.device("cpu")), seen)
     return seen
 
 

@@ -143,3 +143,19 @@ def sd15_folder(folder: Path) -> Path:
     (words / "vocab.json").write_text(json.dumps(vocab))
     (words / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     return folder
+
+
+def photos(n: int = 4, seed: int = 0) -> torch.Tensor:
+    """Noise of the model's size."""
+    return torch.rand((n, 3, 16, 16), generator=torch.Generator().manual_seed(seed))
+
+
+def weights(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """Copies of all weights, by network and name."""
+    parts = {"vae": pipe.vae, "unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    return {f"{part}.{k}": v.clone() for part, model in parts.items() for k, v in model.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """The networks in which some weight differs."""
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

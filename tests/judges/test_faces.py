@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from antipure_lib.judges import faces as judge_module
 from antipure_lib.judges.faces import Judge
 from antipure_lib.judges.lpips import LPIPS
 from antipure_lib.models.embedded import data_path
+from tools.models import get_lpips
 
 judge = Judge()
 no_weights = importlib.util.find_spec("face_recognition_models") is None
@@ -275,13 +275,9 @@ def test_flip_of_random_sign_noise_has_its_known_size(photo):
 
 
 def test_the_weights_tool_refuses_a_pickle_that_calls_functions():
-    path = Path(__file__).resolve().parents[2] / "tools" / "get_lpips.py"
-    spec = importlib.util.spec_from_file_location("get_lpips", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     hostile = pickle.dumps(print)
     with pytest.raises(pickle.UnpicklingError, match="print"):
-        tool._ArraysOnly(io.BytesIO(hostile)).load()
+        get_lpips._ArraysOnly(io.BytesIO(hostile)).load()
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}
     text = pickle.dumps(arrays, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    assert np.array_equal(tool._ArraysOnly(io.BytesIO(text)).load()["a"], arrays["a"])
+    assert np.array_equal(get_lpips._ArraysOnly(io.BytesIO(text)).load()["a"], arrays["a"])

@@ -9,8 +9,9 @@ from antipure_lib.__main__ import main
 from antipure_lib.commands.doctor import WIDTH
 from antipure_lib.core.images import quantise
 from antipure_lib.judges.faces import Judge
-from antipure_lib.judges.perturbation import compare_photos, radial_spectrum
+from antipure_lib.judges.perturbation import compare_photos, radial_spectrum, survival
 from antipure_lib.photos.pictures import save_image
+from antipure_lib.runtime.noise import image_generators, randn
 
 
 def wave(vertical, horizontal, height=48, width=64):
@@ -50,6 +51,23 @@ def test_rings_hold_the_whole_energy(size):
     energy = (amplitudes.nan_to_num().numpy() ** 2 * counts).sum() * 3
     assert energy == pytest.approx(delta.square().sum().item(), rel=1e-4)
     assert (amplitudes.isnan().numpy() == (counts == 0)).all()
+
+
+def test_survival_is_the_ratio_of_norms_under_common_noise():
+    x = torch.full((3, 3, 8, 8), 0.5)
+    delta = 0.1 * torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    keep = torch.tensor([0.0, 0.25, 1.0])
+
+    def purify(images, seed):
+        noise = randn(images.shape, image_generators(seed, len(images)))
+        return 0.5 + keep.view(3, 1, 1, 1) * (images - 0.5) + noise
+
+    torch.testing.assert_close(survival(purify, x, x + delta, seed=4), keep, atol=1e-5, rtol=1e-4)
+    assert survival(lambda images, seed: images, x[0], (x + delta)[0]).shape == (1,)
+    with pytest.raises(ValueError, match="nothing that could survive"):
+        survival(purify, x, x)
+    with pytest.raises(ValueError, match="one shape"):
+        survival(purify, x, x[:2])
 
 
 @pytest.fixture

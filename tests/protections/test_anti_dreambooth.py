@@ -16,13 +16,11 @@ from latent_references import (
     reference_error,
     reference_latents,
 )
-from tiny import tiny_stable_diffusion
+from tiny import photos, tiny_stable_diffusion
 
-from antipure_lib.core.images import quantise_within
 from antipure_lib.customization.dreambooth import dreambooth
 from antipure_lib.customization.generate import generate
 from antipure_lib.customization.latent_diffusion import text_embeddings
-from antipure_lib.photos.pictures import load_image, save_image
 from antipure_lib.protections.advdm import advdm_steps
 from antipure_lib.protections.anti_dreambooth import aspl_steps, fsmg_steps
 from antipure_lib.protections.simac import greedy_timesteps, last_block_features, simac_steps
@@ -36,10 +34,6 @@ def pipe():
     return tiny_stable_diffusion()
 
 
-def photos(n=4, seed=3):
-    return torch.rand((n, 3, 16, 16), generator=generator(seed))
-
-
 def call(attack, pipe, x, set_a=None, **options):
     """The attack with little training, and a quick selection of timesteps."""
     quick = {"prior_weight": 0, "surrogate_steps": 1, "lr": 1e-3}
@@ -49,14 +43,6 @@ def call(attack, pipe, x, set_a=None, **options):
 
 
 ATTACKS = [fsmg_steps, aspl_steps, simac_steps]
-
-
-def weights(pipe):
-    return {
-        f"{part}.{name}": value.clone()
-        for part in ("vae", "unet", "text_encoder")
-        for name, value in getattr(pipe, part).state_dict().items()
-    }
 
 
 # FSMG
@@ -236,12 +222,11 @@ def test_features_are_the_residual_branches_of_the_last_up_block(pipe):
     assert not any(layer.conv2._forward_hooks for layer in layers)
 
 
-@pytest.mark.parametrize("detached", [False, True])
-def test_simacs_first_step(pipe, pictures, detached):
+def test_simacs_first_step(pipe, pictures):
     """Against the formula: the same noise in x + δ and x, timesteps from the pretrained model's selection."""
     x, set_a = pictures(2), photos()
     options = {"seed": 5, "interference": 5000.0, "random_start": True}
-    state = next(call(simac_steps, pipe, x, set_a, eta=0.05, detached=detached, **options))
+    state = next(call(simac_steps, pipe, x, set_a, eta=0.05, **options))
     selected = greedy_timesteps(pipe, x, text_embeddings(pipe, [PROMPT]), 0.05, 1 / 255, 5, **FAST)
     surrogate = dreambooth(pipe, set_a, steps=1, prior_weight=0, lr=1e-3, seed=5)
 
@@ -272,43 +257,13 @@ def test_simacs_first_step(pipe, pictures, detached):
 
     error, features = (term.detach() for term in terms(x_adv))
     with_features, certain = first_step(lambda x_adv: sum(terms(x_adv)), x_adv)
-    without, certain_without = first_step(lambda x_adv: terms(x_adv)[0], x_adv)
+    without, _ = first_step(lambda x_adv: terms(x_adv)[0], x_adv)
     assert (with_features != without).float().mean() > 0.1  # the term's gradient matters
-    expected, certain = (without, certain_without) if detached else (with_features, certain)
-    expected = torch.minimum(torch.maximum(expected, x - 0.05), x + 0.05)
+    expected = torch.minimum(torch.maximum(with_features, x - 0.05), x + 0.05)
     assert_same_step(state, {"loss": error, "features": features}, (expected, certain))
 
 
 # all of them
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_the_callers_pipeline_stays_as_it_is(pipe, pictures, attack):
-    before, state = weights(pipe), torch.get_rng_state()
-    parameters = [*pipe.vae.parameters(), *pipe.unet.parameters(), *pipe.text_encoder.parameters()]
-    list(call(attack, pipe, pictures(), steps=3))
-    after = weights(pipe)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(p.requires_grad and p.grad is None for p in parameters)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_same_seed_same_bits(pipe, pictures, attack):
-    options = {"steps": 3, "random_start": True}
-    a, b, c = (list(call(attack, pipe, pictures(2), seed=s, **options))[-1].x_adv for s in (1, 1, 2))
-    assert torch.equal(a, b) and not torch.equal(a, c)
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_budget_holds_for_the_saved_file(pipe, pictures, tmp_path, attack):
-    x, eta = pictures(2), 6 / 255
-    *_, state = call(attack, pipe, x, eta=eta, steps=9, random_start=True)
-    assert state.step == 9
-    protected = quantise_within(state.x_adv, x, eta)
-    for i in range(2):
-        saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
-        assert 5.5 / 255 < (saved - x[i]).abs().max() <= eta + 1e-6
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -333,7 +288,6 @@ def test_a_half_precision_pipeline_is_attacked_in_float32(pipe, pictures, attack
         ({"surrogate_steps": 0}, "steps must be at least 1"),
         ({"lr": 0}, "lr"),
         ({"prior_images": photos()[..., :8]}, "prior_images: 16×8"),
-        ({"noise_samples": 0}, "noise_samples"),
     ],
     ids=lambda o: str(o)[:16],
 )
@@ -342,7 +296,10 @@ def test_bad_arguments_are_named_before_the_training(pipe, pictures, attack, opt
         call(attack, pipe, **({"x": pictures(1)} | options))
 
 
-def test_bad_arguments_of_rounds_and_selection(pipe, pictures):
+def test_bad_arguments_of_single_attacks(pipe, pictures):
+    for attack in (fsmg_steps, aspl_steps):
+        with pytest.raises(ValueError, match="noise_samples must be at least 1"):
+            call(attack, pipe, pictures(), noise_samples=0)
     with pytest.raises(ValueError, match="round_steps must be at least 1"):
         call(aspl_steps, pipe, pictures(), round_steps=0)
     with pytest.raises(ValueError, match="candidates must be at least 1"):

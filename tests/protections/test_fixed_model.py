@@ -18,8 +18,6 @@ from latent_references import (
 )
 from tiny import tiny_stable_diffusion
 
-from antipure_lib.core.images import quantise_within
-from antipure_lib.photos.pictures import load_image, save_image
 from antipure_lib.protections.advdm import advdm_loss, advdm_steps
 from antipure_lib.protections.mist import MIST_WEIGHT, checkerboard, mist_steps
 from antipure_lib.protections.photoguard import photoguard_steps
@@ -134,43 +132,6 @@ def test_an_images_loss_is_its_own(pipe, pictures):
     first, _ = advdm_loss(pipe, lambda: c)(leaf, generator())
     (gradient,) = torch.autograd.grad(first, leaf)
     assert gradient[0].abs().min() > 0 and not gradient[1].any()
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_networks_are_frozen_while_gradients_are_taken_and_stay_the_same(pipe, pictures, attack):
-    models = {"vae": pipe.vae, "unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    parameters = [p for model in models.values() for p in model.parameters()]
-    before = [p.detach().clone() for p in parameters]
-    seen = []
-    handle = pipe.vae.encoder.register_forward_hook(
-        lambda module, args, out: seen.append((out.requires_grad, any(p.requires_grad for p in parameters)))
-    )
-    try:
-        list(attack(pipe, pictures(), steps=2))
-    finally:
-        handle.remove()
-    assert seen[-2:] == [(True, False)] * 2
-    assert all(p.requires_grad and p.grad is None for p in parameters)
-    assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_budget_holds_for_the_saved_file(pipe, pictures, tmp_path, attack):
-    x, eta = pictures(2), 6 / 255
-    *_, state = attack(pipe, x, eta=eta, steps=9, random_start=True)
-    protected = quantise_within(state.x_adv, x, eta)
-    for i in range(2):
-        saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
-        assert 5.5 / 255 < (saved - x[i]).abs().max() <= eta + 1e-6
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_same_seed_same_bits(pipe, pictures, attack):
-    state = torch.get_rng_state()
-    options = {"steps": 3, "random_start": True}
-    a, b, c = ([s.x_adv for s in attack(pipe, pictures(2), seed=seed, **options)][-1] for seed in (1, 1, 2))
-    assert torch.equal(a, b) and not torch.equal(a, c)
-    assert torch.equal(state, torch.get_rng_state())
 
 
 @given(st.integers(1, 8), st.integers(1, 12))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from examples import run_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_stable_diffusion
@@ -9,34 +10,15 @@ from tiny import tiny_stable_diffusion
 from antipure_lib.core.antipure import antipure
 from antipure_lib.core.pgd import PGDState
 from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.protections import registry
 from antipure_lib.protections.controls import random_steps
-from antipure_lib.protections.registry import PROTECTIONS, protect, protect_steps
+from antipure_lib.protections.registry import PROTECTIONS, protect, protect_steps, protection_plan
 
-FEW = {"prior_weight": 0, "surrogate_steps": 1}
-QUICK = {
-    "fsmg": FEW,
-    "aspl": FEW,
-    "simac": FEW | {"candidates": 1, "radius": 300, "keep": 700},
-    "end-to-end": {"t": 2, "stride": 2, "iterations": 1},
-}
-NEEDS = {
-    "none": set(),
-    "random": set(),
-    "advdm": {"pipe"},
-    "photoguard": {"pipe"},
-    "mist": {"pipe"},
-    "fsmg": {"pipe", "set_a"},
-    "aspl": {"pipe", "set_a"},
-    "simac": {"pipe", "set_a"},
-    "pixel-ddpm": {"ddpm"},
-    "pfg": {"ddpm"},
-    "etg": {"ddpm"},
-    "antipure": {"ddpm"},
-    "antipure-paper": {"ddpm"},
-    "antipure-pfg": {"ddpm"},
-    "antipure-etg": {"ddpm"},
-    "end-to-end": {"ddpm"},
-}
+NAMES = list(PROTECTIONS)
+
+
+def quick(name):
+    return {"steps": 2, **PROTECTIONS[name].quick}
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +27,11 @@ def models(tiny_ddpm):
     return {"ddpm": tiny_ddpm, "pipe": tiny_stable_diffusion(), "set_a": set_a}
 
 
-@pytest.mark.parametrize("name", PROTECTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_budget_shape_and_range_of_the_saved_file(models, pictures, tmp_path, name):
     """All the budget that the steps can reach is used, and no more; ten steps of the default 1/255."""
     x, eta = pictures(2), 5 / 255
-    protected = protect(name, x, eta=eta, steps=10, **models, **QUICK.get(name, {}))
+    protected = protect(name, x, eta=eta, **models, **quick(name) | {"steps": 10})
     assert protected.shape == x.shape and protected.dtype == x.dtype
     for i in range(2):
         saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
@@ -58,10 +40,12 @@ def test_budget_shape_and_range_of_the_saved_file(models, pictures, tmp_path, na
         assert largest == 0 if name == "none" else 4.5 / 255 < largest <= eta + 1e-6
 
 
-@pytest.mark.parametrize("name", PROTECTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_bits(models, pictures, name):
-    options = {"steps": 2, **models, **QUICK.get(name, {})}
+    options = {**models, **quick(name)}
+    random_state = torch.get_rng_state()
     a, b, c = (protect(name, pictures(2), seed=seed, **options) for seed in (1, 1, 2))
+    assert torch.equal(random_state, torch.get_rng_state())
     assert torch.equal(a, b)
     assert torch.equal(a, c) == (name in ("none", "photoguard"))  # the two without randomness
 
@@ -69,15 +53,14 @@ def test_same_seed_same_bits(models, pictures, name):
 @pytest.mark.parametrize("name", ["none", "random", "advdm", "aspl", "antipure", "end-to-end"])
 def test_one_image_in_one_image_out(models, pictures, name):
     x = pictures(1)
-    options = {"steps": 2, **models, **QUICK.get(name, {})}
+    options = {**models, **quick(name)}
     single, batch = (protect(name, images, **options) for images in (x[0], x))
     assert single.shape == x[0].shape and torch.equal(single, batch[0])
 
 
-@pytest.mark.parametrize("name", PROTECTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_needed_models_are_asked_for_and_others_are_not(models, pictures, name):
-    given_models = {key: models[key] for key in NEEDS[name]}
-    options = {"steps": 1, **QUICK.get(name, {})}
+    given_models, options = {key: models[key] for key in PROTECTIONS[name].needs}, quick(name)
     assert isinstance(next(protect_steps(name, pictures(), **given_models, **options)), PGDState)
     for key in given_models:
         fewer = {other: value for other, value in given_models.items() if other != key}
@@ -136,7 +119,7 @@ def test_random_is_a_sign_at_the_border_of_the_budget(levels, eta, steps, seed):
 
 def test_random_signs_are_fair_and_independent():
     x = torch.full((2, 3, 64, 64), 0.5)
-    (state,) = random_steps(x, steps=1)
+    (state,) = random_steps(x)
     signs = (state.x_adv - x).sign()
     count = signs[0].numel()
     sides = [
@@ -155,18 +138,24 @@ def test_nothing_is_added_by_none(pictures):
     assert state.step == 0 and torch.equal(state.x_adv, pictures(2))
 
 
-def test_a_protection_is_added_by_one_function(models, pictures, monkeypatch):
-    def brighter_steps(ddpm, x, eta, steps, seed, by=1.0):
-        assert ddpm is models["ddpm"]
-        yield PGDState(1, (x + by * eta).clamp(0, 1), {}, {})
+def test_the_example_of_a_new_protection_works():
+    run_example(registry)
+    assert "brighter" not in PROTECTIONS
 
-    monkeypatch.setitem(PROTECTIONS, "brighter", brighter_steps)
-    x = pictures(2)
-    assert torch.equal(
-        protect("brighter", x, eta=9 / 255, **models), ((x * 255 + 9).round() / 255).clamp(0, 1)
-    )
-    with pytest.raises(ValueError, match="'brighter' needs ddpm"):
-        protect("brighter", x)
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_counts_what_a_step_sends_through_the_unet(models, pictures, name):
+    x, sizes = pictures(2, 24, 16), []
+    if PROTECTIONS[name].images is None:
+        assert protection_plan(name, models["ddpm"], (2, 24, 16)) is None
+        return
+    options = quick(name) | ({"t": 2, "stride": 2} if name == "end-to-end" else {})
+    watch = models["ddpm"].unet.register_forward_hook(lambda unet, call, out: sizes.append(len(call[0])))
+    next(protect_steps(name, x, ddpm=models["ddpm"], batch=None, **options))
+    watch.remove()
+    plan = protection_plan(name, models["ddpm"], (2, 24, 16))
+    # AntiPure's two timesteps may be two calls; the exact gradient purifies x, x+δ, and x+δ once more.
+    assert sum(sizes) == plan.images * (3 if name == "end-to-end" else 1)
 
 
 def test_errors(models, pictures):
@@ -177,7 +166,7 @@ def test_errors(models, pictures):
     with pytest.raises(ValueError, match="less than 1/255"):
         protect("random", pictures(), eta=0.5 / 255)
     with pytest.raises(ValueError, match="steps must be at least 1"):
-        protect("random", pictures(), steps=0)
+        protect("advdm", pictures(), steps=0, **models)
     with pytest.raises(ValueError, match="must lie in"):
         protect("none", pictures() * 255)
     with pytest.raises(TypeError, match="colour"):

