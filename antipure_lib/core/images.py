@@ -10,12 +10,13 @@ from PIL import Image
 from ..runtime.checks import check_eta
 
 LEVELS = 255  # an 8-bit file holds k/255, k = 0..255
+ROUNDING = 1e-5  # resampling may leave [0, 1] by so much; it is clipped
 
 
 def check_image(x: torch.Tensor, name: str = "x") -> torch.Tensor:
     """An image or a batch of them as a batch, after checking its type, shape and range.
 
-    x: 3×H×W or N×3×H×W, float32 or float64, RGB, [0, 1]. Returns N×3×H×W (a view).
+    x: 3×H×W or N×3×H×W, float32 or float64, RGB, [0, 1]. Returns N×3×H×W (a view; a copy if clipped).
     Raises TypeError or ValueError naming the argument, the problem and the remedy.
     """
     if not isinstance(x, torch.Tensor):
@@ -29,12 +30,13 @@ def check_image(x: torch.Tensor, name: str = "x") -> torch.Tensor:
     low, high = (bound.item() for bound in x.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name} holds NaN or infinite values; find out where they come from")
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise ValueError(
-            f"{name} must lie in [0, 1], got [{low:.4g}, {high:.4g}]; "
+            f"{name} must lie in [0, 1], got [{low:.9g}, {high:.9g}]; "
             f"map [0, 255] by /255 and [-1, 1] by (v+1)/2, or clamp what overshoots"
         )
-    return x if x.ndim == 4 else x[None]
+    batch = x if x.ndim == 4 else x[None]
+    return batch.clamp(0, 1) if low < 0 or high > 1 else batch
 
 
 def to_model(x: torch.Tensor) -> torch.Tensor:
@@ -77,8 +79,8 @@ def check_eight_bit(eta: float) -> float:
     eta = check_eta(eta)
     if eta * LEVELS < 1 - 1e-6:
         raise ValueError(
-            f"eta={eta:.3g} is less than 1/255, and an 8-bit file can't hold so small a change: give at "
-            "least 1/255, for example 8/255, or eight_bit=False where the function has it"
+            f"eta={eta:.3g} is less than 1/255, one level of an 8-bit file; give more, for example 8/255, or "
+            "eight_bit=False where the function has it"
         )
     return eta
 

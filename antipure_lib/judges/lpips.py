@@ -41,7 +41,7 @@ class LPIPS(nn.Module):
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The five activations of N×3×H×W images in [0, 1], each N×C×h×w."""
-        h = (to_model(x) - self.shift) / self.scale
+        h = (to_model(x.to(self.shift.dtype)) - self.shift) / self.scale
         h1 = F.relu(self.conv1(h))
         h2 = F.relu(self.conv2(F.max_pool2d(h1, 3, stride=2)))
         h3 = F.relu(self.conv3(F.max_pool2d(h2, 3, stride=2)))

@@ -15,10 +15,15 @@ def radial_spectrum(delta: torch.Tensor, rings: int = 32) -> tuple[torch.Tensor,
     square over all coefficients is the perturbation's mean square.
     delta: 3×H×W. rings: their number, fewer for small images. Returns frequencies (the rings' middles, from 0
     to √½ cycles a pixel) and amplitudes in the units of delta, both of one length; nan for an empty ring.
+    Raises ValueError for another shape.
     """
+    if delta.ndim != 3 or delta.numel() == 0:
+        raise ValueError(f"delta must be 3×H×W, got {tuple(delta.shape)}; give the images one by one")
     height, width = delta.shape[-2:]
     rings = max(1, min(rings, max(height, width) // 2))
-    power = torch.fft.fft2(delta.double(), norm="ortho").abs().square().mean(0)
+    # MKL's transform writes past the end of some other layouts (github.com/pytorch/pytorch/issues/71321).
+    delta = delta.detach().cpu().double().contiguous()
+    power = torch.fft.fft2(delta, norm="ortho").abs().square().mean(0)
     v, u = torch.fft.fftfreq(height).abs()[:, None], torch.fft.fftfreq(width).abs()[None]
     top = 0.5**0.5
     ring = ((v.square() + u.square()).sqrt() / top * rings).long().clamp_max(rings - 1).flatten()

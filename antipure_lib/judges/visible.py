@@ -62,7 +62,7 @@ def _check_pair(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.T
     x, y = check_image(x, "x"), check_image(y, "y")
     if x.shape != y.shape:
         raise ValueError(f"y: its shape {tuple(y.shape)} is not x's {tuple(x.shape)}; compare image by image")
-    return x, y.to(x.device)
+    return x.float(), y.float().to(x.device)  # native code and networks take float32 alone
 
 
 def _per_image(metric, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

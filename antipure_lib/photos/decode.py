@@ -6,11 +6,12 @@ Everything here is a PIL image. `images.load_image` and `photos.read_photo` both
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from ..runtime.checks import check_path
 
@@ -30,16 +31,33 @@ FORMATS = (
     *("TGA", "ICO"),
 )
 
+# What turns a stored photo upright, for EXIF's orientations from 2 to 8.
+TURNS = (
+    *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE"),
+    *("ROTATE_270", "TRANSVERSE", "ROTATE_90"),
+)
+
 
 class Decoded(NamedTuple):
     """What a picture file holds."""
 
     rgb: Image.Image  # mode RGB, upright, sRGB; under transparent pixels the colours that are stored there
-    alpha: Image.Image | None  # mode L, of the same size; None for a file without transparency
-    exif: (
-        bytes  # its descriptive EXIF entries, orientation 1, without preview images; empty where it has none
-    )
+    alpha: Image.Image | None  # mode L, of the same size; None where every pixel is opaque
+    exif: bytes  # descriptive entries, orientation 1, without preview images; empty where it has none
     notes: tuple[str, ...]  # what was wrong with the file and was passed over
+    grey: bool  # no pixel has a colour
+
+
+class NoRange(ValueError):
+    """A sound file whose numbers don't say what is black and what is white."""
+
+
+class Stored(str):
+    """A text that Pillow writes with the bytes that it read: it reads Latin-1, and writes ASCII with "?"."""
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        """The bytes as they were stored, whatever the encoding."""
+        return super().encode("latin-1")
 
 
 def decode(path: str | os.PathLike) -> Decoded:
@@ -52,13 +70,15 @@ def decode(path: str | os.PathLike) -> Decoded:
     path = check_path(path)
     check_file(path)
     try:
-        with warnings.catch_warnings():
-            # Of size, no problem up to Pillow's limit, and of damaged metadata, which the notes tell.
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as warned:  # of size and of EXIF entries
+            warnings.simplefilter("always")
             with open_picture(path) as file:
                 file.load()
                 image, exif, notes = _upright(file)
                 notes += _left_out(file)
+                if image.mode.startswith("I"):
+                    image, note = _eight_bits(image, getattr(file, "tag_v2", {}))
+                    notes.append(note)
                 rgb, alpha, note = _to_srgb(image)
     except Image.UnidentifiedImageError as error:
         raise ValueError(
@@ -70,9 +90,19 @@ def decode(path: str | os.PathLike) -> Decoded:
             f"{path} can't be read as an image: it claims more pixels than Pillow's limit of "
             f"{2 * Image.MAX_IMAGE_PIXELS}; make it smaller first"
         ) from error
+    except NoRange as error:
+        raise ValueError(f"{path} can't be read as an image: {error}; convert it to 8 bits") from error
+    except MemoryError:
+        raise
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise ValueError(f"{path} can't be read as an image ({error}); is it complete and intact?") from error
-    return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))))
+    if any("orrupt EXIF data" in str(warning.message) for warning in warned):
+        notes.append("its EXIF block is damaged in part")
+    if alpha is not None and alpha.getextrema()[0] == 255:
+        alpha = None
+    pixels = np.asarray(rgb)
+    grey = bool((pixels == pixels[..., :1]).all())
+    return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))), grey)
 
 
 def open_picture(path: str | os.PathLike) -> Image.Image:
@@ -104,39 +134,83 @@ def _left_out(file: Image.Image) -> list[str]:
     return [f"the first of its {file.n_frames} pictures"]
 
 
-def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str]]:
+def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str | None]]:
     # Pillow's EXIF reader raises nearly anything, too; the pixels are already loaded.
     try:
-        image = ImageOps.exif_transpose(file)
+        exif = file.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation)
     except Exception:
         return file, b"", ["its EXIF block is damaged and was ignored, a rotation in it too"]
-    try:
-        return image, _descriptive(file.getexif(), image.size), []
-    except Exception:
-        return image, b"", ["its EXIF block is damaged in part and can't be kept"]
+    # Not by Pillow's exif_transpose: it writes the whole block again, which one odd entry prevents.
+    turned = orientation in range(2, 9)
+    image = file.transpose(Image.Transpose[TURNS[int(orientation) - 2]]) if turned else file
+    return image, *_descriptive(exif, image.size)
 
 
-def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> bytes:
+def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[str | None]]:
+    """The entries to keep as an EXIF block, and a note for each that Pillow can't read or write."""
     base, ifd = ExifTags.Base, ExifTags.IFD
-    kept = Image.Exif()
-    for name in DESCRIPTIVE:
-        if base[name] in exif:
-            kept[base[name]] = exif[base[name]]
+    kept, notes = Image.Exif(), []
     dropped = {base[name] for name in NOT_KEPT}
-    camera = {tag: value for tag, value in exif.get_ifd(ifd.Exif).items() if tag not in dropped}
-    if camera:
-        kept[ifd.Exif] = camera | {
-            base.ColorSpace: 1,
-            base.ExifImageWidth: size[0],
-            base.ExifImageHeight: size[1],
-        }
-    place = exif.get_ifd(ifd.GPSInfo)
-    if place:
-        kept[ifd.GPSInfo] = dict(place)
+    main = _sound(exif, {base[name] for name in DESCRIPTIVE} & set(exif), None, notes)
+    for tag, value in main.items():
+        kept[tag] = value
+    for directory in (ifd.Exif, ifd.GPSInfo):
+        try:
+            entries = exif.get_ifd(directory)
+        except Exception:
+            notes.append(f"its EXIF entries of {directory.name} are damaged and can't be kept")
+            continue
+        if found := _sound(entries, set(entries) - dropped, directory, notes):
+            kept[directory] = found
+    if ifd.Exif in kept:
+        kept[ifd.Exif] |= {base.ColorSpace: 1, base.ExifImageWidth: size[0], base.ExifImageHeight: size[1]}
     if not len(kept):
-        return b""
+        return b"", notes
     kept[base.Orientation] = 1
-    return kept.tobytes()
+    return kept.tobytes(), notes
+
+
+def _sound(
+    entries: Mapping[int, Any], tags: set[int], directory: int | None, notes: list[str | None]
+) -> dict[int, Any]:
+    """Those of the entries that Pillow can write; adds a note for each of the others."""
+    found = {}
+    for tag in sorted(tags):
+        alone = Image.Exif()
+        try:
+            value = Stored(entries[tag]) if isinstance(entries[tag], str) else entries[tag]
+            alone[directory or tag] = {tag: value} if directory else value
+            alone.tobytes()
+        except Exception:
+            names = ExifTags.GPSTAGS if directory == ExifTags.IFD.GPSInfo else ExifTags.TAGS
+            notes.append(f"its EXIF entry {names.get(tag, tag)} can't be kept")
+        else:
+            found[tag] = value
+    return found
+
+
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, str | None]:
+    """Grey levels of up to 16 bits as 8, and a note where they use little of their range.
+
+    tags: a TIFF's. Pillow passes over its BitsPerSample (of 12) and over levels of which 0 is white.
+    """
+    base = ExifTags.Base
+    levels = np.asarray(image).astype(np.int32)
+    (bits, *_), (kind, *_) = tags.get(base.BitsPerSample, (16,)), tags.get(base.SampleFormat, (1,))
+    if bits <= 16 and kind != 1:
+        raise NoRange("signed pixels have no agreed range")
+    if bits > 16 or levels.min() < 0 or levels.max() > 65535:
+        raise NoRange("32-bit pixels have no agreed range")
+    top, used, negative = 2**bits - 1, levels.max(), tags.get(base.PhotometricInterpretation) == 0
+    transparent = image.info.get("transparency")  # one of the levels, no longer told from its like in 8 bits
+    alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
+    grey = ((top - levels if negative else levels) * (255 / top)).round().astype(np.uint8)
+    small = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    small.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
+    if not 0 < used < top / 15:
+        return small, None
+    return small, f"its levels end at {used} of {top}, so it is very {'bright' if negative else 'dark'}"
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str | None]:
@@ -144,16 +218,8 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str |
     profile = image.info.get("icc_profile")
     alpha = None
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255; 65535 is white
-        grey = np.asarray(image).astype(np.float64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("32-bit pixels have no agreed range")
-        transparent = image.info.get("transparency")  # one of the 65536 greys, no longer told from its like
-        if transparent is not None:
-            alpha = Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8))
-        image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    elif image.has_transparency_data:
+        raise NoRange("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
         alpha = image.convert("RGBA").getchannel("A")
     if image.mode in ("LA", "La", "1"):
         image = image.convert("L")
@@ -165,6 +231,8 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str |
     try:
         source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        if image.mode == "L":  # rounding gives no colour to a grey photo
+            converted = converted.convert("L").convert("RGB")
     except (OSError, ImageCms.PyCMSError):
         return plain, alpha, "its colour profile is broken or of another kind and was ignored"
     # Most profiles are sRGB under another name; rounding shouldn't touch those photos.

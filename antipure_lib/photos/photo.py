@@ -20,6 +20,7 @@ class Photo(NamedTuple):
     alpha: Image.Image | None = None  # mode L, W×H; None for an opaque photo
     exif: bytes = b""  # descriptive entries, see `decode`
     notes: tuple[str, ...] = ()  # what was wrong with the file and was passed over
+    grey: bool = False  # no pixel has a colour; see `as_grey`
 
 
 def read_photo(path: str | os.PathLike) -> Photo:
@@ -28,8 +29,17 @@ def read_photo(path: str | os.PathLike) -> Photo:
     Unlike `load_image`, transparency isn't laid on white but kept: colours under it are protected, too,
     because whoever drops the transparency sees them. Errors: see `decode`.
     """
-    rgb, alpha, exif, notes = decode(path)
-    return Photo(from_pil(rgb), alpha, exif, notes)
+    rgb, *rest = decode(path)
+    return Photo(from_pil(rgb), *rest)
+
+
+def as_grey(x: torch.Tensor) -> torch.Tensor:
+    """A grey photo's result without the colours that it was given: each pixel's median over the channels.
+
+    x: 3×H×W or N×3×H×W in [0, 1]; returns the same shape. The median is one of the three values, so 8-bit
+    levels stay such, and a budget around a grey photo still holds.
+    """
+    return x.median(-3, keepdim=True).values.expand_as(x)
 
 
 def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
@@ -50,7 +60,8 @@ def save_photo(
     """Write `x`, made from `photo`, whole or not at all, with the photo's transparency. Returns the path.
 
     x: 3×H×W in [0, 1], of the photo's size. keep_metadata: write its EXIF entries; otherwise no metadata.
-    A colour profile is never written: the pixels are sRGB. path and lossy: as in `save_image`.
+    A colour profile is never written: the pixels are sRGB. path and lossy: as in `save_image`. A grey
+    result of a grey photo without transparency is written with one channel (mode L).
     Raises ValueError as `save_image` does, for another size, and for JPEG of a photo with transparency.
     """
     check_image(x)
@@ -61,4 +72,6 @@ def save_photo(
         if lossy:
             raise ValueError(f"{path}: JPEG can't hold the photo's transparency; save it as .png")
         image.putalpha(photo.alpha)
+    elif photo.grey and (x == x[:1]).all():
+        image = image.getchannel(0)
     return write_picture(image, path, lossy, photo.exif if keep_metadata else b"")

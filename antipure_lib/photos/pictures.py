@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +26,19 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
     to the aspect around its centre and resampled (Lanczos, antialiased), never stretched.
     Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
     sRGB; lays transparent images on white; takes the first frame of an animation.
-    Errors: see `decode`; ValueError for a size that isn't one or two whole numbers of at least 1.
+    Warns of what is wrong with the file and is passed over. Errors: see `decode`; ValueError for a size that
+    isn't one or two whole numbers of at least 1.
     """
     if size is not None:
         height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
         check_counts(size=height)
         check_counts(size=width)
-    image, alpha, _, _ = decode(path)
-    if alpha is not None:
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    found = decode(path)
+    for note in found.notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    image = found.rgb
+    if found.alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), found.alpha)
     if size is not None:
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return from_pil(image)

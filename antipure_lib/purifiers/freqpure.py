@@ -99,6 +99,8 @@ def keep_low_frequencies(
     There |X| ← |R| and ∠X ← ∠R + clip(∠X − ∠R, ±phase_slack), the difference taken in (−π, π]; X and R are
     the channels' two-dimensional Fourier transforms. x, reference: N×C×H×W, the same shape. Not clipped.
     """
+    # float32 or float64 in rows: the transform takes no half precision, and MKL's not every layout.
+    x, reference = (z.to(torch.promote_types(z.dtype, torch.float32)).contiguous() for z in (x, reference))
     h, w = x.shape[-2:]
     u = torch.fft.fftfreq(h, 1 / h, device=x.device)
     v = torch.fft.rfftfreq(w, 1 / w, device=x.device)

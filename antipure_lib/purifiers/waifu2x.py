@@ -32,7 +32,7 @@ def waifu2x(x: torch.Tensor, noise: int = 3) -> torch.Tensor:
     images = check_image(x)
     if noise not in range(4):
         raise ValueError(f"noise must be one of the levels 0, 1, 2, 3, got {noise}")
-    large = np.stack([_enlarge(image, noise) for image in images.detach().float().cpu().numpy()])
+    large = np.stack([_enlarge(image, int(noise)) for image in images.detach().float().cpu().numpy()])
     large = torch.from_numpy(large).clamp(0, 1)
     small = F.interpolate(large, images.shape[-2:], mode="bicubic", antialias=True)
     return small.clamp(0, 1).to(x).view_as(x)
