@@ -165,7 +165,7 @@ def _find(name, kind, download):
         return _checked(obtain(name, kind, KNOWN[kind][name], download, ", ".join(others) + ELSE), kind)
     for other, names in KNOWN.items():
         if name in names:
-            raise OtherKind("", LOADERS[other])
+            raise OtherKind(f"'{name}' is a {other}; load it with {LOADERS[other]}", LOADERS[other])
     if (path / "model_index.json").is_file() or (kind == "DDPMPipeline" and path.is_file()):
         return _checked(path, kind)
     if re.search(r"sdxl|stable-diffusion-xl", name, re.IGNORECASE):
