@@ -1,13 +1,10 @@
-"""`python -m antipure_lib inspect`: what a protection did to a photo, in figures and in a picture.
-
-Everything heavy is imported where it is used: the command line starts without torch.
-"""
+"""`python -m antipure_lib inspect`: what a protection did to a photo, in figures and in a picture."""
 
 import argparse
 import os
-import sys
-from pathlib import Path
 from typing import Any
+
+from .options import path
 
 
 def add_command(subparsers: Any) -> None:
@@ -16,22 +13,13 @@ def add_command(subparsers: Any) -> None:
     about = f"{summary[0].upper()}{summary[1:]}."  # capitalize() would write lpips
     parser = subparsers.add_parser("inspect", help=summary, description=about)
     add = parser.add_argument
-    add("original", metavar="ORIGINAL")
-    add("protected", metavar="PROTECTED")
-    add("--out", required=True, type=Path, metavar="PNG", help="the picture, such as report.png")
+    add("original", type=path, metavar="ORIGINAL")
+    add("protected", type=path, metavar="PROTECTED")
+    add("--out", required=True, type=path, metavar="PNG", help="the picture, such as report.png")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    try:
-        _inspect(args)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _inspect(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".png":
         raise ValueError(f"--out {args.out}: the report is a .png file")
     if os.path.realpath(args.out) in map(os.path.realpath, (args.original, args.protected)):
@@ -45,7 +33,7 @@ def _inspect(args: argparse.Namespace) -> None:
     from ..photos.photo import read_photo
     from ..photos.pictures import atomic
 
-    x, x_protected = (read_photo(path).x for path in (args.original, args.protected))
+    x, x_protected = (read_photo(photo).x for photo in (args.original, args.protected))
     figures = compare_photos(x, x_protected)
     for name, value in figures.items():
         print(f"{name:15}", with_unit(name, value))
@@ -53,3 +41,4 @@ def _inspect(args: argparse.Namespace) -> None:
         matplotlib.use("agg")  # no window, with or without a screen
         temporary.write_bytes(to_png(show_comparison(x, x_protected, figures)))
     print(f"report: {args.out}")
+    return 0

@@ -1,53 +1,74 @@
-"""Models and errors in the words of the command line's options."""
+"""What the options of all commands share: the parser, and the types that check their values."""
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-if TYPE_CHECKING:
-    import torch
+DASHES = "‐‑‒–—―−"  # what web pages and word processors make of a hyphen
 
-    from ..runtime.memory import MemoryPlan
-
-
-def load_named(
-    load: Callable[..., Any], name: str, device: str | None = None, download: bool = False, **options: object
-) -> Any:
-    """load(name, …), whose errors speak of options rather than of Python."""
-    try:
-        return load(name, device, download=download, **options)
-    except (ValueError, FileNotFoundError) as error:
-        told = str(error).replace(f"{load.__name__}('{name}', download=True) downloads", "--download fetches")
-        for loader, option in (("load_ddpm", "--ddpm"), ("load_stable_diffusion", "protect's --pipe")):
-            told = told.replace(f"load it with {loader}", f"it is for {option}")
-        raise type(error)(told) from error
+# A word that begins with a dash and isn't an option: those have two dashes and no dot before a value.
+FILE = re.compile(r"-(?!-|h$).+|--[^=]*\..*", re.DOTALL)
 
 
-def _must_fit(x: "torch.Tensor") -> Callable[["MemoryPlan"], None]:
-    """What refuses a plan for this photo, 3×H×W, that needs more memory than there is."""
+class Parser(argparse.ArgumentParser):
+    """A parser that takes files such as "-a.png", and whose help can end with names from the library."""
 
-    def check(plan: "MemoryPlan") -> None:
-        if not plan.fits:
-            needed, free = ((size / 1e9) for size in (plan.total - plan.model, plan.free))
-            raise ValueError(
-                f"{x.shape[2]}×{x.shape[1]} pixels need about {needed:.1f} GB beside the model, and "
-                f"{free:.1f} GB are free; make the photo smaller, or cut out the part that matters"
-            )
+    def __init__(self, *words, names: Callable[[], str] | None = None, **options):
+        super().__init__(*words, **options)
+        self.names = names  # called for the help alone: the library is slow to import
+        self.words: list[str] = []
 
-    return check
+    def format_help(self) -> str:
+        self.epilog = self.names and self.names()
+        return super().format_help()
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace=None):
+        self.words = list(sys.argv[1:] if args is None else args)
+        for number, word in enumerate(self.words):
+            if word.startswith(tuple(DASHES)) and not os.path.lexists(word):
+                self.error(f"{word} begins with a typographic dash; write --{word.lstrip(DASHES)}")
+            if FILE.fullmatch(word) and os.path.lexists(word):
+                self.words[number] = f"./{word}"
+        found, rest = super().parse_known_args(self.words, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+    def error(self, message: str):
+        """Raises ValueError: all errors of the command line end in `main`."""
+        hint = f"see {self.prog} --help"
+        for word in filter(FILE.fullmatch, self.words):
+            hint = f"a file whose name begins with a dash is written ./{word}"
+        raise ValueError(re.sub(r"^argument (\S+): (?=must )", r"\1 ", message) + f"; {hint}")
 
 
-def _dtype(args: argparse.Namespace):
-    import torch
+def number(kind: type, least: float, most: float, what: str) -> Callable[[str], float]:
+    """The type of an option that is a number from least to most; `what` says so in its errors."""
 
-    return args.precision and getattr(torch, args.precision)
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            plain = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {plain}, {what}, got '{text}'") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
+        return value
+
+    return convert
 
 
-def _identity(option: str, name: str, pipe: Any, parts: tuple[str, ...]) -> dict[str, str]:
-    from ..runtime.digests import weights_digest
+COUNT = number(int, 1, math.inf, "at least 1")
+SEED = number(int, 0, 2**63 - 1, "0 … 2⁶³−1")
+BUDGET = number(float, 1, 255, "1 … 255 (steps of 1/255)")
 
-    return {
-        option: name,
-        f"{option}_weights": weights_digest(pipe, parts),
-        f"{option}_precision": str(pipe.dtype),
-    }
+
+def path(text: str) -> Path:
+    """The type of an option that names a file or a folder; "~" is the user's own folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a folder, got an empty word")
+    return Path(os.path.expanduser(text))

@@ -1,122 +1,97 @@
-"""What `protect` and `purify` of the command line do to one photo, and the settings that it depends on.
-
-Everything heavy is imported where it is used: the command line starts without torch.
-"""
+"""What `protect` does to one photo, and the settings that the result depends on."""
 
 import argparse
-import time
-from typing import TYPE_CHECKING
+from inspect import signature
+from pathlib import Path
 
-from .estimate import Estimate, Work, duration, largest, tell
-from .options import _dtype, _identity, _must_fit, load_named
+import torch
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    pass
+from ..core.images import quantise_within
+from ..core.pgd import fast
+from ..photos.photo import Photo
+from ..protections.registry import PROTECTIONS, protect_steps, protection_plan
+from ..purifiers.filters import kept_by_jpeg
+from ..runtime.digests import defaults
+from ..runtime.memory import MemoryPlan
+from .one_photo import PhotoWork
 
 
-def protection(
-    args: argparse.Namespace, device: str, silent: bool | None
-) -> tuple[dict[str, object], Work, Estimate | None]:
-    """The settings that a protected photo depends on, what protects one, what tells of all."""
-    import torch
-    from tqdm import tqdm
+class Protector(PhotoWork):
+    """Protects photos, one per call."""
 
-    from ..core.images import quantise_within
-    from ..core.pgd import fast
-    from ..core.tiles import at_least, tile_count
-    from ..models.checkpoints import load_ddpm, load_stable_diffusion
-    from ..photos.photo import save_photo
-    from ..protections.registry import PROTECTIONS, needs, protect_steps
-    from ..purifiers.filters import kept_by_jpeg
-    from ..runtime.digests import defaults
-    from ..runtime.unet import sample_size
+    def __init__(self, args: argparse.Namespace, device: str | None = None, silent: bool | None = None):
+        _check_method(args.method, args.fast)
+        method = PROTECTIONS[args.method]
+        super().__init__(args, method.needs, device, silent)
+        self.eta = args.eta / 255
+        plain = {"eta": self.eta, "steps": args.steps or 100}
+        self.chosen = (fast(self.eta, args.steps or 10) if args.fast else plain) | {"seed": args.seed}
+        changing = defaults(method.steps, *method.also)  # a photo of another version is made again
+        self.settings |= self.chosen | dict(method=args.method, jpeg=args.jpeg, defaults=changing)
+        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
+        self.batch = {"batch": "auto"} if "batch" in signature(method.steps).parameters else {}
 
-    if not 1 <= args.eta <= 255:
-        raise ValueError(f"--eta must be 1 … 255 (steps of 1/255), got {args.eta:g}")
-    steps = args.steps if args.steps is not None else 10 if args.fast else 100
-    if steps < 1:
-        raise ValueError(f"--steps must be at least 1, got {steps}")
-    if args.fast and args.method != "antipure":
-        raise ValueError(f"--fast is for --method antipure, not {args.method}; leave it out")
-    if args.method == "none":
-        raise ValueError("--method none would only copy the photos; name a protection")
-    any_size = ", ".join(methods()[0])
-    needed = needs(args.method)
-    if "set_a" in needed:
-        raise ValueError(
-            f"--method {args.method} learns from other photos of the person, which this command "
-            f"doesn't take; use {any_size}"
-        )
-    models, settings, side = {}, {}, 1
-    if "ddpm" in needed:
-        models["ddpm"] = load_named(load_ddpm, args.ddpm, device, args.download, dtype=_dtype(args))
-        side = sample_size(models["ddpm"])
-        settings |= _identity("ddpm", args.ddpm, models["ddpm"], ("unet",))
-    if "pipe" in needed:
-        models["pipe"] = load_named(load_stable_diffusion, args.pipe, device, args.download)
-        settings |= _identity("pipe", args.pipe, models["pipe"], ("vae", "unet", "text_encoder"))
-        latent_side = models["pipe"].unet.config.sample_size * models["pipe"].vae_scale_factor
-    eta = args.eta / 255
-    chosen = dict(eta=eta, seed=args.seed) | (fast(eta, steps) if args.fast else dict(steps=steps))
-    settings |= chosen | dict(method=args.method, keep_metadata=args.keep_metadata, jpeg=args.jpeg)
-    settings["defaults"] = defaults(PROTECTIONS[args.method])  # another version's photo is made again
+    def memory(self, height: int, width: int) -> MemoryPlan | None:
+        """What a photo of at least a tile takes."""
+        return protection_plan(self.args.method, self.models["ddpm"], (1, height, width))
 
-    pace = {}  # pixels or tiles of all photos, until a step of the first has told their time
-
-    def amount(height, width):
-        return tile_count(height, width, side) if "ddpm" in needed else height * width
-
-    def attack(x, check):
-        began = time.perf_counter()
-        # No setting: how many tiles go through the model at a time moves last bits alone.
-        fitting = {"batch": check} if "ddpm" in needed else {}
-        states = protect_steps(args.method, x, **models, **chosen, **fitting)
-        bar = tqdm(states, total=steps, unit="step", leave=False, disable=silent)
-        for number, state in enumerate(bar, 1):
-            x_adv = state.x_adv
-            if pace and number <= 2:
-                x_adv.sum().item()  # the device has finished
-                seconds, began = (time.perf_counter() - began) * steps, time.perf_counter()
-                if number == min(2, steps):  # the first one also warms up
-                    total = seconds / amount(*x.shape[-2:]) * pace.pop("all")
-                    told = f"{duration(seconds)} for this photo, {duration(total)} for all"
-                    tell(f"by its step {number} about {told}")
-        return x_adv.to(x).view_as(x)
-
-    def work(photo, path):
-        size = tuple(photo.x.shape[-2:])
-        if "pipe" in models and size != (latent_side, latent_side):
-            raise ValueError(
-                f"{args.method} works at the latent model's size alone, {latent_side}×{latent_side}, "
-                f"and this photo has {size[1]}×{size[0]}; at any size work {any_size}"
-            )
-        if args.jpeg and photo.alpha is not None:
+    def __call__(self, photo: Photo, path: Path) -> str:
+        """As `PhotoWork`, if the method and the format can take the photo."""
+        height, width = photo.x.shape[-2:]
+        if "pipe" in self.models:
+            side = self.models["pipe"].unet.config.sample_size * self.models["pipe"].vae_scale_factor
+            if (height, width) != (side, side):
+                raise ValueError(
+                    f"{self.args.method} takes only the latent model's size, {side}×{side}, and this photo "
+                    f"has {width}×{height}; any size is taken by {', '.join(methods()[0])}"
+                )
+        if self.args.jpeg and photo.alpha is not None:
             raise ValueError("JPEG can't hold the photo's transparency; leave --jpeg out")
-        check = _must_fit(photo.x)
-        x_adv = quantise_within(at_least(side, photo.x, lambda x: attack(x, check)), photo.x, eta)
-        save_photo(photo, x_adv, path, args.keep_metadata, args.jpeg)
-        if not args.jpeg:
-            return ""
-        if x_adv.equal(photo.x):
-            return "there is no perturbation that JPEG could destroy"
-        return f"JPEG leaves {kept_by_jpeg(photo.x, x_adv):.0%} of the perturbation; PNG leaves all"
+        return super().__call__(photo, path)
 
-    def estimate(sizes):
-        pace["all"], most, (height, width) = largest(sizes, side, amount)
-        if "ddpm" not in needed:
-            tell(f"largest photo {width}×{height}: {steps} steps")
-            return
-        tell(f"largest photo {width}×{height}: tiles of {side} px: {most}, {steps} steps")
-        # Never run: plans are made before the first step.
-        protect_steps(args.method, torch.zeros(()).expand(3, height, width), **models, **chosen, batch=tell)
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Protect an image of at least a tile."""
+        states = protect_steps(self.args.method, x, **self.models, **self.chosen, **self.batch)
+        total = self.chosen["steps"]
+        for state in tqdm(states, total=total, unit="step", leave=False, disable=self.silent):
+            x_adv = state.x_adv
+        return quantise_within(x_adv.to(x).view_as(x), x, self.eta)
 
-    return settings, work, estimate
+    def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
+        """The price of a JPEG."""
+        if not self.args.jpeg:
+            return []
+        if result.equal(x):
+            return ["there is no perturbation that JPEG could destroy"]
+        return [f"JPEG leaves {kept_by_jpeg(x, result):.0%} of the perturbation; PNG leaves all"]
+
+
+def _check_method(name: str, fast: bool) -> None:
+    any_size = ", ".join(methods()[0])
+    if name not in PROTECTIONS:
+        raise ValueError(
+            f"--method: unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}"
+        )
+    if name == "none":
+        raise ValueError("--method none would only copy the photos; name a protection")
+    if "set_a" in PROTECTIONS[name].needs:
+        raise ValueError(
+            f"--method {name} learns from other photos of the person, which this command doesn't take; "
+            f"use {any_size}, or protect('{name}', …, set_a=…) in Python"
+        )
+    if fast and name != "antipure":
+        raise ValueError(f"--fast is for --method antipure, not {name}; leave it out")
 
 
 def methods() -> tuple[list[str], list[str]]:
-    """The protections that take photos of any size, and those that take the latent model's alone."""
-    from ..protections.registry import PROTECTIONS, needs
+    """The methods for photos of any size, and those for photos of the latent model's size alone."""
+    offered = [name for name, method in PROTECTIONS.items() if "set_a" not in method.needs and name != "none"]
+    latent = [name for name in offered if "pipe" in PROTECTIONS[name].needs]
+    return [name for name in offered if name not in latent], latent
 
-    offered = [name for name in PROTECTIONS if "set_a" not in needs(name)]  # other photos aren't taken here
-    latent = [name for name in offered if "pipe" in needs(name)]
-    return [name for name in offered if name not in (*latent, "none")], latent
+
+def names() -> str:
+    """The help's last paragraph."""
+    any_size, own_size = map(", ".join, methods())
+    return f"Methods for photos of any size: {any_size}. Only for the size of --pipe's model: {own_size}."

@@ -12,6 +12,7 @@ import torch
 from ..runtime.devices import pick_device, pick_dtype
 from .embedded import data_path
 from .guided_diffusion import load_guided_diffusion
+from .folders import OtherKind
 from .hub import LOADERS, NO_SDXL, HubRepo, Source, WebFile, cached, check_index, missing_files, obtain
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ KNOWN: dict[str, dict[str, tuple[Source, ...]]] = {
         ),
     },
 }
+
+
+class ModelNotHere(FileNotFoundError):
+    """Stand-in."""
+
+    def __init__(self, message, name="", sources=(), answers=()):
+        super().__init__(message)
+        self.name, self.sources, self.answers = name, sources, answers
 
 
 class KnownCheckpoint(NamedTuple):
@@ -151,15 +160,19 @@ def _find(name, kind, download):
         return data_path(*NANO[kind])
     if name in KNOWN[kind]:
         others = [f"'{other}'" for other in known if other != name]
+        if not download and not cached(KNOWN[kind][name], kind):
+            raise ModelNotHere("", name, tuple(map(str, KNOWN[kind][name])))
         return _checked(obtain(name, kind, KNOWN[kind][name], download, ", ".join(others) + ELSE), kind)
     for other, names in KNOWN.items():
         if name in names:
-            raise ValueError(f"'{name}' is a {other}; load it with {LOADERS[other]}")
+            raise OtherKind(f"'{name}' is a {other}; load it with {LOADERS[other]}", LOADERS[other])
     if (path / "model_index.json").is_file() or (kind == "DDPMPipeline" and path.is_file()):
         return _checked(path, kind)
     if re.search(r"sdxl|stable-diffusion-xl", name, re.IGNORECASE):
         raise ValueError(f"'{name}': {NO_SDXL}")
     if not path.exists() and _is_hub_id(name):
+        if not download and not HubRepo(name).cached(kind):
+            raise ModelNotHere("", name, (name,))
         return _checked(obtain(name, kind, [HubRepo(name)], download, ", ".join(known) + ELSE), kind)
     file = ", a guided-diffusion .pt file" if kind == "DDPMPipeline" else ""
     raise ValueError(

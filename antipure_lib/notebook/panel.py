@@ -2,7 +2,9 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,13 +15,11 @@ from ..core.antipure import antipure_steps
 from ..core.images import quantise_within, to_pil
 from ..core.pgd import fast
 from ..photos.pictures import load_image
-from ..purifiers.registry import purify
+from ..purifiers.registry import PURIFIERS, purify
 from .show import amplify
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline
-
-CHOICES = ("jpeg75", "blur", "resize", "gridpure5", "gridpure20")
 
 
 def photo_panel(
@@ -32,36 +32,34 @@ def photo_panel(
 ):
     """A panel that protects `photo` or an uploaded one, purifies the result, and offers it as a PNG.
 
-    photo: 3×H×W in [0, 1], at least as large as the model's images. Nothing is computed before the first
-    click or change; a new budget protects again, a new purifier only purifies again. A file that isn't a
-    picture is reported in the panel. Returns the widget.
+    photo: 3×H×W in [0, 1], at least as large as the model's images. The purifiers are those of `PURIFIERS`.
+    Nothing is computed before the first click or change. A new budget protects again, a new purifier only
+    purifies again. The panel reports whatever fails. Returns the widget.
     """
     import ipywidgets as w
 
     upload = w.FileUpload(accept="image/*", multiple=False, description="Your photo")
     budget = w.IntSlider(eta, 1, 16, description="η in 1/255", continuous_update=False)
-    purifier = w.Dropdown(options=CHOICES, description="purifier")
+    purifier = w.Dropdown(options=[name for name in PURIFIERS if name != "none"], description="purifier")
     button = w.Button(description="Protect", button_style="primary")
     status, link = w.HTML("Press <b>Protect</b>, or upload a photo first."), w.HTML()
-    pictures = w.HBox()
-    now = {"photo": photo, "protected": None}
+    pictures, shown, now = w.HBox(), _errors_in(status), {"photo": photo, "protected": None}
 
     def show(named: Mapping[str, torch.Tensor]) -> None:
-        pictures.children = [
-            w.VBox([w.HTML(name), w.Image(value=_png(image, 192), width=192)])
-            for name, image in named.items()
-        ]
+        drawn = {name: w.Image(value=_png(image, 192), width=192) for name, image in named.items()}
+        pictures.children = [w.VBox([w.HTML(name), image]) for name, image in drawn.items()]
 
+    @shown
     def protect(_=None) -> None:
         clean, within = now["photo"], budget.value / 255
+        now["protected"], link.value = None, ""
         for state in antipure_steps(ddpm, clean, seed=seed, **fast(within, steps)):
             status.value = f"protecting: step {state.step} of {steps}"
         now["protected"] = quantise_within(state.x_adv.view_as(clean).to(clean), clean, within)
-        name, data = f"protected-{budget.value}.png", base64.b64encode(_png(now["protected"])).decode()
-        href = f'download="{name}" href="data:image/png;base64,{data}"'
-        link.value = f'<a style="text-decoration: underline" {href}>download {name}</a>'
+        link.value = _link(f"protected-{budget.value}.png", _png(now["protected"]))
         wash()
 
+    @shown
     def wash(_=None) -> None:
         clean, protected = now["photo"], now["protected"]
         if protected is None:
@@ -73,14 +71,10 @@ def photo_panel(
         show({"photo": clean, "protected": protected} | change | {"protected, purified": washed})
         status.value = f"done: budget {budget.value}/255, {steps} steps, purifier {purifier.value}"
 
+    @shown
     def receive(_) -> None:
-        if not upload.value:
-            return
-        try:
+        if upload.value:
             now["photo"] = _uploaded(upload.value, size)
-        except ValueError as error:
-            status.value = f"That file can't be used: {error}"
-        else:
             protect()
 
     upload.observe(receive, "value")
@@ -91,6 +85,17 @@ def photo_panel(
     return w.VBox([w.HBox([upload, budget]), w.HBox([purifier, button]), status, pictures, link])
 
 
+@contextmanager
+def _errors_in(status) -> Iterator[None]:
+    """A decorator of callbacks: their errors end in the status line, where the reader looks."""
+    try:
+        yield
+    except BaseException as error:
+        status.value = f"<b>That failed:</b> {escape(str(error) or type(error).__name__)}"
+        if not isinstance(error, Exception):
+            raise  # an interrupt
+
+
 def _uploaded(files: dict | tuple, size: int) -> torch.Tensor:
     """The newest file as an image; ipywidgets 7 keeps a dict by name, ipywidgets 8 a tuple of dicts."""
     if isinstance(files, dict):
@@ -98,12 +103,18 @@ def _uploaded(files: dict | tuple, size: int) -> torch.Tensor:
     else:
         name, content = files[-1]["name"], files[-1]["content"]
     with TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
+        path = Path(folder) / "photo"  # its own name may be too long for a file, or lead elsewhere
         path.write_bytes(content)
         try:
             return load_image(path, size)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(path), path.name)) from error
+            raise ValueError(str(error).replace(str(path), name or "the file")) from error
+
+
+def _link(name: str, content: bytes) -> str:
+    """HTML that offers a PNG file's bytes for download."""
+    data = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return f'<a style="text-decoration: underline" download="{name}" href="{data}">download {name}</a>'
 
 
 def _png(image: torch.Tensor, side: int | None = None) -> bytes:

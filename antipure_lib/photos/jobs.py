@@ -1,7 +1,8 @@
-"""Many photos into a folder: names that don't collide, a record for each, nothing finished is done again.
+"""Many photos into a folder: names that don't collide, and no finished photo is made again.
 
-Every finished photo has a record OUT/.manifest/NAME.json: which file it was made from, with which settings,
-and hashes of both files. A photo is made again when its file, a setting or its result has changed.
+Each result has a record OUT/.manifest/NAME.json: the photo's name and hash, the settings, the result's hash.
+A photo is made again when its file or a setting has changed, or its result is gone. A result that somebody
+has edited is kept, and the new one takes another name.
 """
 
 import hashlib
@@ -9,9 +10,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from ..runtime import memory
 from .decode import check_file
 from .photo import Photo, photo_size, read_photo
 from .pictures import atomic, temporary_prefix
@@ -22,16 +25,20 @@ PIXEL = 75  # bytes: a photo of 169 megapixels took 12.1 GB with the plainest pr
 
 
 class Job(NamedTuple):
-    """One photo and what becomes of it."""
+    """One photo and its result."""
 
     photo: Path
     output: Path
     command: str  # which command made it: another one takes another name
+    notes: tuple[str, ...] = ()  # why the result hasn't the photo's name
 
     @property
     def record(self) -> Path:
-        """The JSON file that tells what `output` was made from."""
-        return _record(self.output)
+        """The JSON file with what `output` was made from."""
+        name = f"{self.output.name}.json"
+        if len(os.fsencode(name)) > 255:  # what file systems take
+            name = f"{hashlib.sha256(os.fsencode(name)).hexdigest()}.json"
+        return self.output.parent / MANIFEST / name
 
 
 class Outcome(NamedTuple):
@@ -45,12 +52,12 @@ class Outcome(NamedTuple):
 def plan_jobs(
     photos: Sequence[str | os.PathLike], out: str | os.PathLike, command: str, suffix: str = ".png"
 ) -> list[Job]:
-    """An output name for every photo, the same whichever of them are already finished.
+    """A result's name for every photo, the same whichever of them are already finished.
 
-    `out` itself among several photos, as a pattern finds it, is passed over. A photo's name is its file's
-    stem; photos of one stem get -2, -3, … A file that this command didn't make
-    from the same photo is never overwritten. A photo named twice is done once.
-    Raises ValueError where an output would be one of the photos, and where `out` isn't a folder.
+    A result is called as its photo. If that name is taken, it gets -2, -3, …: by another photo of this run,
+    by a file that this command didn't make from this photo, or by a result that was edited since. A photo
+    named twice is done once. If `out` is among several photos, as a pattern finds it, it is passed over.
+    Raises ValueError where a result would be one of the photos, and where `out` isn't a folder.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -61,41 +68,36 @@ def plan_jobs(
     originals = {os.path.realpath(photo) for photo in photos}
     jobs, taken = [], set()
     for photo in photos:
-        if os.path.realpath(out / (photo.stem + suffix)) in originals:
-            name = photo.stem + suffix
+        name, notes = f"{photo.stem}{suffix}", ()
+        if os.path.realpath(out / name) in originals:
             raise ValueError(f"{name} would be overwritten in {out}; give another folder with --out")
-        number = 1
-        while True:
-            job = Job(photo, out / f"{photo.stem}{f'-{number}' if number > 1 else ''}{suffix}", command)
+        for number in count(2):
+            job = Job(photo, out / name, command, notes)
             # Compared without case, since some file systems don't know it.
-            if job.output.name.casefold() not in taken and _is_free(job):
+            why = "taken" if name.casefold() in taken else _occupied(job)
+            if not why:
                 break
-            number += 1
-        taken.add(job.output.name.casefold())
+            name, notes = f"{photo.stem}-{number}{suffix}", (*notes, f"{name} was {why}")
+        taken.add(name.casefold())
         jobs.append(job)
     return jobs
 
 
 def run_jobs(
     jobs: Sequence[Job],
-    settings: Mapping[str, object],
+    settings: Mapping[str, object],  # all else that the results depend on, as JSON knows it
     work: Callable[[Photo, Path], str],
 ) -> Iterator[Outcome]:
-    """Make every photo that isn't there yet. One that fails is told of, and the others go on.
+    """Make every photo that isn't there yet. If one fails, its outcome says why, and the others go on.
 
-    settings: everything else that the result depends on, as JSON knows it; a difference makes it anew.
-    work(photo, path): writes the result whole or not at all and returns what there is to say about it.
+    work(photo, path): writes the result, whole or not at all, and returns what there is to say about it.
     """
     for job in jobs:
         try:
             yield _run(job, dict(settings), work)
         except MemoryError:
             yield Outcome(job, "failed", f"{job.photo}: not enough memory; make it smaller")
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-        ) as error:  # torch tells of exhausted memory by a RuntimeError
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch's exhausted memory
             told = str(error)
             if isinstance(error, OSError) and error.errno is not None:  # the system's words, not ours
                 told = f"{error}; see to it and run this again, finished photos are kept"
@@ -104,39 +106,33 @@ def run_jobs(
 
 def _run(job: Job, settings: dict, work: Callable[[Photo, Path], str]) -> Outcome:
     check_file(job.photo)
-    _check_record(job)
     made_from = _origin(job) | {"input_sha256": _sha256(job.photo), "settings": settings}
-    found = _read(job.record)
-    why = _difference(found, made_from, job.output)
+    found = _read(job.record) or {}
+    arrow, why = f"{job.photo} → {job.output}", _difference(found, made_from, job.output)
     if why is None:
-        return Outcome(job, "kept", f"{job.photo} → {job.output}: already there, kept")
+        return Outcome(job, "kept", "; ".join([f"{arrow}: already there, kept", *job.notes]))
+    if _occupied(job):
+        raise ValueError(f"{job.photo}: {job.output} was changed during this run and is kept; run this again")
     _check_size(job.photo)
     photo = read_photo(job.photo)
     for path in (job.output, job.record):
         for half in path.parent.glob(f"{escape(temporary_prefix(path))}*.tmp"):  # of a run that was killed
             half.unlink()
-    if found is None:
-        _write(job.record, made_from)  # from now on the name is this photo's, even if the run is killed
+    _write(job.record, made_from)  # without the result's hash: the name is this photo's if the run is killed
     try:
         said = work(photo, job.output)
     except BaseException:
-        if found is None:
-            job.record.unlink(missing_ok=True)
+        _write(job.record, found) if found else job.record.unlink(missing_ok=True)
         raise
     _write(job.record, made_from | {"output_sha256": _sha256(job.output)})
-    taken = [] if job.output.stem == job.photo.stem else [f"{job.photo.stem}{job.output.suffix} was taken"]
-    notes = [*([f"made again: {why}"] if why else taken), *photo.notes, *([said] if said else [])]
-    return Outcome(job, "made", "; ".join([f"{job.photo} → {job.output}", *notes]))
+    notes = [*job.notes, *([f"made again: {why}"] if why else []), *photo.notes, *([said] if said else [])]
+    return Outcome(job, "made", "; ".join([arrow, *notes]))
 
 
 def _check_size(photo: Path) -> None:
     """Refuse a photo that can't be held in memory before it is read: the machine might end the whole run."""
-    import torch
-
-    from ..runtime.memory import free_memory
-
     height, width = photo_size(photo) or (0, 0)
-    needed, free = PIXEL * height * width, free_memory(torch.device("cpu"))
+    needed, free = PIXEL * height * width, memory.free_memory("cpu")
     if needed > free:
         raise ValueError(
             f"{photo}: {width}×{height} pixels need about {needed / 1e9:.1f} GB to be read and written, and "
@@ -144,9 +140,9 @@ def _check_size(photo: Path) -> None:
         )
 
 
-def _difference(found: dict | None, made_from: dict, output: Path) -> str | None:
-    """Why the result can't stay: None if it can, "" where there is none yet."""
-    if found is None or "output_sha256" not in found:
+def _difference(found: dict, made_from: dict, output: Path) -> str | None:
+    """Why the result can't stay: None if it can, "" where there is no finished one yet."""
+    if "output_sha256" not in found:
         return ""
     if found.get("input_sha256") != made_from["input_sha256"]:
         return "the photo has changed"
@@ -155,16 +151,23 @@ def _difference(found: dict | None, made_from: dict, output: Path) -> str | None
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         return f"other settings ({', '.join(changed)})"
-    if not output.exists() or _sha256(output) != found["output_sha256"]:
-        return "the result was missing or changed"
-    return None
+    return None if os.path.lexists(output) else "the result was missing"
 
 
-def _is_free(job: Job) -> bool:
+def _occupied(job: Job) -> str:
+    """Why the result's name can't be used: "taken" by another file, "edited" since; "" if it can."""
     found = _read(job.record)
-    if found is None:
-        return not os.path.lexists(job.output)
-    return {name: found.get(name) for name in _origin(job)} == _origin(job)
+    if not os.path.lexists(job.output) and not found:
+        return ""
+    if not found or any(found.get(name) != value for name, value in _origin(job).items()):
+        return "taken"
+    if "output_sha256" not in found or not os.path.lexists(job.output):  # the run was killed; it was removed
+        return ""
+    try:
+        same = job.output.is_file() and _sha256(job.output) == found["output_sha256"]
+    except OSError:  # it can't be read
+        same = False
+    return "" if same else "edited since, and is kept"
 
 
 def _origin(job: Job) -> dict[str, str]:
@@ -175,22 +178,12 @@ def _origin(job: Job) -> dict[str, str]:
     return {"command": job.command, "input": Path(name).as_posix()}
 
 
-def _record(output: Path) -> Path:
-    return output.parent / MANIFEST / f"{output.name}.json"
-
-
 def _read(record: Path) -> dict | None:
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # absent, no file, damaged: nothing is known of the photo
         return None
     return found if isinstance(found, dict) else None
-
-
-def _check_record(job: Job) -> None:
-    for path, fits, kind in ((job.record.parent, Path.is_dir, "folder"), (job.record, Path.is_file, "file")):
-        if os.path.lexists(path) and not fits(path):
-            raise ValueError(f"{job.photo}: its record belongs at {path}, which is no {kind}; remove that")
 
 
 def _write(record: Path, content: Mapping[str, object]) -> None:

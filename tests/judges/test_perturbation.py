@@ -1,4 +1,4 @@
-"""The spectrum against closed forms and NumPy, the report's figures against the judges', doctor's verdict."""
+"""The spectrum against closed forms and NumPy, the report's figures against the judges'."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from antipure_lib.__main__ import main
-from antipure_lib.commands.doctor import WIDTH
 from antipure_lib.core.images import quantise
 from antipure_lib.judges.faces import Judge
 from antipure_lib.judges.perturbation import compare_photos, radial_spectrum, survival
@@ -120,33 +119,3 @@ def test_what_cannot_be_inspected_is_told_in_one_line(pair, tmp_path, capsys, se
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_doctor_finds_the_embedded_models(capsys):
-    assert main(["doctor"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert all(line[WIDTH - 1] == " " for line in lines)  # no name runs into what was found
-    found = {line[:WIDTH].strip(): line[WIDTH:] for line in lines}
-    assert torch.__version__.startswith(found["torch"])  # a build's own suffix isn't always in its metadata
-    assert found["--ddpm nano"].startswith("loads, 3.5 M")
-    assert found["--pipe nano"].startswith("loads, 10.8 M")
-    assert found["one step of protection"] == "works"
-
-
-def test_doctor_tells_of_what_does_not_work(capsys, monkeypatch, tmp_path):
-    from antipure_lib.models import checkpoints
-
-    monkeypatch.setattr(checkpoints, "data_path", lambda *parts: tmp_path)
-    assert main(["doctor"]) == 1
-    out, err = capsys.readouterr()
-    assert "doesn't load" in out and "fails: " in out
-    assert err == "error: protection doesn't work here; see above\n"
-
-
-def test_doctor_tells_of_a_missing_package(capsys, monkeypatch):
-    from antipure_lib.commands import doctor as doctor_command
-
-    monkeypatch.setattr(doctor_command, "NEEDED", ("torch", "no-such-package"))
-    assert main(["doctor"]) == 1
-    out, err = capsys.readouterr()
-    assert "missing; pip install no-such-package" in out and "no-such-package missing" in err

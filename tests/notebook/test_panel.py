@@ -1,6 +1,7 @@
 """The panel for one's own photo, used as a browser would: by its widgets' values and clicks."""
 
 import base64
+import html
 import io
 import re
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from PIL import Image
 
 from antipure_lib import from_pil, load_image, photo_panel, save_image
 from antipure_lib.notebook.panel import _uploaded
+from antipure_lib.purifiers.registry import PURIFIERS, Purifier
 
 pytest.importorskip("ipywidgets")
 
@@ -80,11 +82,83 @@ def test_an_uploaded_photo_is_protected(panel, pictures, tmp_path):
     assert 0 < (panel.download() - load_image(path, 24)).abs().max() <= 8 / 255 + 1e-6
 
 
-def test_a_file_that_is_no_picture_is_reported(panel):
-    upload(panel, "notes.txt", b"no picture")
-    assert "notes.txt isn't an image" in panel.status.value
+@pytest.mark.parametrize("content", [b"no picture", b"", b"\x89PNG\r\n\x1a\n", b"%PDF-1.7"])
+def test_a_file_that_is_no_picture_is_reported(panel, content):
+    upload(panel, "notes <b>1</b>.txt", content)
+    assert "That failed:" in panel.status.value and "notes &lt;b&gt;1&lt;/b&gt;.txt" in panel.status.value
     assert panel.names() == ["photo"]
     assert panel.link.value == ""
+
+
+NAMES = [
+    "照" * 100 + ".png",
+    "x" * 300 + ".png",
+    "",
+    ".",
+    "../../a.png",
+    "/",
+    "a\0b.png",
+    "<img src=x>.png",
+    "😀" * 64,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_uploaded_photo_may_have_any_name(panel, pictures, tmp_path, name):
+    upload(panel, name, save_image(pictures(1, 30, 50)[0], tmp_path / "me.png").read_bytes())
+    assert "done" in panel.status.value and 'download="protected-8.png"' in panel.link.value
+    assert [path.name for path in tmp_path.iterdir()] == ["me.png"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA <out> of memory"),
+        KeyError("t"),
+        TypeError("no"),
+        OSError(28, "full"),
+    ],
+)
+@pytest.mark.parametrize("where", ["antipure_steps", "quantise_within", "purify", "amplify", "_png"])
+def test_whatever_fails_in_a_callback_reaches_the_status_line(panel, monkeypatch, error, where):
+    def fail(*words, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"antipure_lib.notebook.panel.{where}", fail)
+        panel.button.click()
+        told = html.escape(str(error) or type(error).__name__)
+        assert panel.status.value == f"<b>That failed:</b> {told}"
+        assert panel.names() == ["photo"]
+    panel.button.click()
+    assert "done" in panel.status.value and len(panel.names()) == 4
+
+
+def test_an_interrupt_is_shown_and_goes_on(panel, monkeypatch):
+    monkeypatch.setattr(
+        "antipure_lib.notebook.panel.purify",
+        lambda *words, **options: (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        panel.button.click()
+    assert panel.status.value == "<b>That failed:</b> KeyboardInterrupt"
+
+
+def test_a_photo_that_fails_leaves_nothing_of_the_one_before(panel, pictures, tmp_path):
+    panel.button.click()
+    upload(panel, "small.png", save_image(pictures(1, 40, 40)[0], tmp_path / "me.png").read_bytes())
+    panel.purifier.value = "blur"
+    assert "purifier blur" in panel.status.value  # of the new photo: the two have other sizes
+
+
+def test_purifiers_are_those_of_the_registry(tiny_ddpm, photo, monkeypatch):
+    assert set(Panel(tiny_ddpm, photo).purifier.options) == set(PURIFIERS) - {"none"}
+    monkeypatch.setitem(PURIFIERS, "mirror", Purifier(lambda x: x.flip(-1)))
+    panel = Panel(tiny_ddpm, photo, steps=2)
+    panel.purifier.value = "mirror"
+    panel.button.click()
+    assert "purifier mirror" in panel.status.value
 
 
 def test_both_generations_of_ipywidgets_are_read(pictures, tmp_path):

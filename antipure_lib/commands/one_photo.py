@@ -1,0 +1,83 @@
+"""What `protect` and `purify` share when they work on one photo: models, memory, grey photos, errors."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.tiles import at_least
+from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
+from ..models.folders import OtherKind
+from ..photos.photo import Photo, as_grey, save_photo
+from ..runtime.digests import weights_digest
+from ..runtime.memory import MemoryPlan
+from ..runtime.unet import sample_size
+
+OPTIONS = {"load_ddpm": "--ddpm", "load_stable_diffusion": "--pipe"}
+
+
+class PhotoWork:
+    """Work on photos, one per call. Making it checks the options and loads the models.
+
+    settings: all that the results depend on, as JSON knows it. Raises ValueError in the words of the options.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, needs: Sequence[str], device: str | None, silent: bool | None
+    ):
+        self.args, self.silent = args, silent  # silent: as tqdm's `disable`
+        self.models: dict[str, Any] = {}
+        self.settings: dict[str, object] = {"keep_metadata": args.keep_metadata}
+        for name in needs:
+            load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
+            if name == "ddpm":
+                load, parts = load_ddpm, ("unet",)
+                options["dtype"] = args.precision and getattr(torch, args.precision)
+            wanted = getattr(args, name)
+            with words_of_options():
+                model = self.models[name] = load(wanted, device, download=args.download, **options)
+            known = {"": wanted, "_weights": weights_digest(model, parts), "_precision": str(model.dtype)}
+            self.settings |= {f"{name}{what}": value for what, value in known.items()}
+        self.side = sample_size(self.models["ddpm"]) if "ddpm" in self.models else 1  # a tile's
+
+    def plan(self, height: int, width: int) -> MemoryPlan | None:
+        """What a photo of this size takes; None without a purifier's model."""
+        size = max(height, self.side), max(width, self.side)
+        return self.memory(*size) if "ddpm" in self.models else None
+
+    def __call__(self, photo: Photo, path: Path) -> str:
+        """Write the result, whole or not at all, and return what there is to say about it."""
+        height, width = photo.x.shape[-2:]
+        plan = self.plan(height, width)
+        if plan and not plan.fits:
+            needed, free = (plan.total - plan.model) / 1e9, plan.free / 1e9
+            raise ValueError(
+                f"{width}×{height} pixels need about {needed:.1f} GB next to the model, and {free:.1f} GB "
+                "are free; make the photo smaller, or cut out the part that matters"
+            )
+        x = at_least(self.side, photo.x, self.run)
+        x = as_grey(x) if photo.grey else x
+        save_photo(photo, x, path, self.args.keep_metadata, self.args.jpeg)
+        return "; ".join((["grey, as the photo is"] if photo.grey else []) + self.remarks(photo.x, x))
+
+    def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
+        """What else there is to say."""
+        return []
+
+
+@contextmanager
+def words_of_options() -> Iterator[None]:
+    """Around what loads models: their errors name options, not Python functions."""
+    try:
+        yield
+    except OtherKind as error:
+        what, option = str(error).partition(";")[0], OPTIONS[error.loader]
+        raise ValueError(f"{what}; it is for {option}") from error
+    except ModelNotHere as error:
+        if error.answers:  # it was looked for
+            raise
+        fetch = f"--download (of protect and purify) fetches it from {error.sources[0]}"
+        raise ValueError(f"'{error.name}' isn't on this machine: {fetch}") from error
