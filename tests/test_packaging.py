@@ -118,10 +118,10 @@ def imported(path: Path) -> set[str]:
 def test_every_import_is_a_requirement(folder, extras):
     distributions = packages_distributions() | BARE_MODULES
     declared = CORE | floors([requirement for extra in extras for requirement in EXTRAS[extra]])
-    own = {"antipure_lib"} | {path.stem for here in ("tools", "tests") for path in (ROOT / here).glob("*.py")}
+    own = {"antipure_lib", "tools"} | {path.stem for path in (ROOT / "tests/helpers").glob("*.py")}
     missing = [
-        f"{path.name}: {name}"
-        for path in sorted((ROOT / folder).glob("*.py"))
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
         for name in imported(path) - own - BY_HAND
         if not {canonicalize_name(d) for d in distributions.get(name, [name])} & set(declared)
     ]
@@ -132,6 +132,41 @@ def test_citation_agrees_with_pyproject():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"] == (ROOT / "LICENSE").read_text().split()[0]
+
+
+def test_the_contract_of_imports_names_every_wing():
+    (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = [wing for layer in contract["layers"] for wing in layer.split(" | ")]
+    assert sorted(named) == sorted(
+        f"antipure_lib.{p.parent.name}" for p in ROOT.glob("antipure_lib/*/__init__.py")
+    )
+
+
+STUB = """#!/bin/sh
+[ "$1" = -c ] && exit
+echo "noise of $*"; echo "WARNING: noise" >&2
+case "$*" in *"-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python";; *"{fails}"*) exit 3;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "stages"), [("never", 3), ("requirements.lock", 2), ("no-build-isolation", 3)]
+)
+def test_set_up_prints_a_line_a_stage_and_names_its_log_when_one_fails(tmp_path, fails, stages):
+    python, log = tmp_path / "python", tmp_path / "build" / "setup.log"
+    python.write_text(STUB.format(fails=fails))
+    python.chmod(0o755)
+    words = [f"PYTHON={python}", f"VENV={tmp_path / 'venv'}", f"LOG={log}"]
+    done = subprocess.run(
+        ["make", "--no-print-directory", "setup", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert [line[:10] for line in done.stdout.splitlines()] == [f"set-up {k}/3" for k in range(1, stages + 1)]
+    assert log.read_text().count("noise") == 2 * stages
+    assert (tmp_path / "venv" / ".ready").exists() == (fails == "never")
+    if fails == "never":
+        assert done.returncode == 0 and done.stderr == ""
+    else:
+        assert done.returncode and f"The whole log is {log}." in done.stderr and "noise" in done.stderr
 
 
 def test_make_alone_lists_the_targets():
@@ -171,7 +206,9 @@ def test_wheel_carries_what_the_notebooks_read_and_no_more(wheel):
     assert {"data/models/ddpm/model_index.json", "data/models/sd/model_index.json"} <= data
     assert any(re.fullmatch(r"data/photos/[\w-]+\.png", name) for name in data)
     assert {"data/judges/lpips_alex.safetensors", "data/judges/brisque.safetensors"} <= data
-    other = [name for name in names if not re.match(r"antipure_lib/(data/|\w+\.py$)|\S+\.dist-info/", name)]
+    other = [
+        name for name in names if not re.match(r"antipure_lib/(data/|[\w/]+\.pyi?$)|\S+\.dist-info/", name)
+    ]
     assert other == []
 
 

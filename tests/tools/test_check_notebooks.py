@@ -104,12 +104,10 @@ def old_format(notebook):
         del cell["id"]
 
 
-HTML_OUTPUT = {
-    "output_type": "display_data",
-    "metadata": {},
-    "data": {"text/html": ["<a href='/root/x.png'>"]},
-}
-HTML_FIGURE = HTML_OUTPUT | {"data": {"text/html": ["<div><img src='data:image/png;base64,eA=='>"]}}
+def shown(html):
+    return TABLE | {"data": {"text/html": [html]}}
+
+
 ERROR_OUTPUT = {"output_type": "error", "ename": "ValueError", "evalue": "x", "traceback": ["x"]}
 BROKEN = {
     "other kernel": (set_in("metadata", "kernelspec", "name", to="my-env"), "names the kernel my-env"),
@@ -144,7 +142,10 @@ BROKEN = {
         "a figure and no text after it",
     ),
     "widget after a figure": (add(code(7, "x", [picture(), picture(WIDGET)])), "a figure and no text"),
-    "figure in HTML": (add(code(7, "x", [HTML_FIGURE])), "a figure and no text after it"),
+    "figure in HTML": (
+        add(code(7, "x", [shown("<div><img src='data:image/png;base64,eA=='>")])),
+        "a figure and no text after it",
+    ),
     "no alt": (add(markdown("![](face.png)")), "cell 9 has a picture without alt text (face.png)"),
     "blank alt": (add(markdown("![ ](face.png)")), "without alt text"),
     "no alt in a link": (add(markdown("[![](face.png)](https://x.org)")), "without alt text"),
@@ -153,7 +154,7 @@ BROKEN = {
     "path in code": (add(code(7, "open('/home/me/x')")), "cell 9 names a path of one machine (/home/me)"),
     "path in text": (add(markdown("see /tmp/x.png")), "path of one machine"),
     "path in output": (add(code(7, "x", [stream("/root/lib/a.py:1: Warning\n")])), "path of one machine"),
-    "path in HTML output": (add(code(7, "x", [HTML_OUTPUT])), "path of one machine"),
+    "path in HTML output": (add(code(7, "x", [shown("<a href='/root/x.png'>")])), "path of one machine"),
     "Windows path": (add(code(7, r"open('C:\\Users\\me')")), "path of one machine"),
     "dead link": (add(markdown("[x](gone.ipynb#Part)")), "cell 9 links to gone.ipynb, which isn't"),
     "dead HTML link": (add(markdown("<a href='gone.png'>x</a>")), "links to gone.png"),

@@ -7,17 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from committed import FOLDER, NAMES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools.notebooks.exercises import check_exercises, find_exercises, kernel, main, write_copies
-from tools.notebooks.stamp import badge, has_tag, read_notebook, repository
+from tools.notebooks.stamp import badge, repository
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
-WITH_EXERCISES = sorted(
-    path
-    for path in FOLDER.glob("*.ipynb")
-    if any(has_tag(cell, "exercise") for cell in read_notebook(path)["cells"])
-)
 DOUBLE = """\
 def double(x):
     \"\"\"Twice x.\"\"\"
@@ -134,13 +129,10 @@ def test_malformed_exercise_is_refused(name):
 
 
 def test_copies(write, tmp_path):
-    title = (
-        f"# A\n\n{badge('01_a', repository())}\n\n[b](02_b.ipynb) ![c](../c.png) [d](../d.md#e) [f](../f.md)"
-    )
+    links = "# A\n\n{}[b](02_b.ipynb) ![c]({}/c.png{}) [d]({}/d.md#e) [f](../f.md)"
+    title = new_markdown_cell(links.format(badge("01_a", repository()) + "\n\n", "..", "", ".."))
     shown = new_code_cell("1", execution_count=3, outputs=[new_output("stream", text="1")])
-    path = write(
-        new_markdown_cell(title), setup("pass"), *exercise(1, DOUBLE, "assert double(1) == 2"), shown
-    )
+    path = write(title, setup("pass"), *exercise(1, DOUBLE, "assert double(1) == 2"), shown)
     for name in ("02_b.ipynb", "../c.png", "../d.md"):
         (path.parent / name).touch()
     original = path.read_bytes()
@@ -152,9 +144,7 @@ def test_copies(write, tmp_path):
         for file in (path, *(tmp_path / "out" / name / "01_a.ipynb" for name in ("students", "solutions")))
     )
     web = f"{repository()}/blob/main"
-    source.cells[
-        0
-    ].source = f"# A\n\n[b](02_b.ipynb) ![c]({web}/c.png?raw=true) [d]({web}/d.md#e) [f](../f.md)"
+    source.cells[0].source = links.format("", web, "?raw=true", web)
     assert solutions == source
     source.cells[3].source = source.cells[3].source.replace(
         "# solution\n    if x:\n        return 2 * x\n    # end of solution",
@@ -199,9 +189,7 @@ def test_runner_reports_what_is_wrong(write, run):
         "exercise 11's solution fails its check (NotImplementedError: x",
     ]
     problems = check_exercises(path, run)
-    assert [problem.startswith(start) for problem, start in zip(problems, expected, strict=True)] == [
-        True
-    ] * 11
+    assert all(problem.startswith(start) for problem, start in zip(problems, expected, strict=True))
 
 
 def test_runner_stops_at_a_setup_cell_that_fails(write, run):
@@ -234,10 +222,8 @@ def test_command_line(write, tmp_path, monkeypatch, capsys):
     write(*exercise(1, returning(1)))
     assert main([]) == main(["--check", "notebooks/01_a.ipynb"]) == 0
     assert capsys.readouterr() == ("notebooks/01_a.ipynb: 1 exercises\n", "")
-    assert {path.parent.name for path in Path("build/exercises").glob("*/01_a.ipynb")} == {
-        "students",
-        "solutions",
-    }
+    copies = Path("build/exercises").glob("*/01_a.ipynb")
+    assert {path.parent.name for path in copies} == {"students", "solutions"}
     write(*exercise(1, returning(1), None))
     assert main(["--check"]) == main(["notebooks/01_a.ipynb", "gone.ipynb"]) == 1
     errors = capsys.readouterr().err.splitlines()
@@ -246,6 +232,6 @@ def test_command_line(write, tmp_path, monkeypatch, capsys):
     assert errors[2].startswith("gone.ipynb: ")
 
 
-@pytest.mark.parametrize("path", WITH_EXERCISES, ids=lambda path: path.stem)
-def test_committed_exercises(path, run):
-    assert check_exercises(path, run) == []
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_exercises(name, run):
+    assert list(check_exercises(FOLDER / f"{name}.ipynb", run)) == []

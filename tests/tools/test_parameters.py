@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tools.notebooks.parameters import new_values, parameters_of, parse_value
+from tools.notebooks.parameters import new_values, parameters_of
 
 CELL = """\
 %matplotlib inline
@@ -23,88 +23,57 @@ NOTHING = None
 SHARE = 1 / 4
 """
 NOTEBOOK = new_notebook(cells=[new_code_cell(CELL, metadata={"tags": ["parameters"]})])
+HOME = str(Path.home())
+AS_IT_IS = ("2024/05", "1/2", "007", "1e3", "True", "None", "[1]", "", "a~/x")  # text, whatever it looks like
+VALUES = {
+    "ETA": {"16": 16, "1e1": 10, " 7": 7},
+    "LR": {"1/8": 0.125, "8 / 255": 8 / 255, "2": 2.0, "-0.5": -0.5},
+    "FAST": {"False": False, "false": False, "true": True},
+    "FOLDER": {"'quoted'": "quoted", "~": HOME, "~/x": f"{HOME}/x", "'~/x y'": f"{HOME}/x y"}
+    | {text: text for text in AS_IT_IS},
+    "PROMPTS": {"['three']": ["three"]},
+    "ROOT": {"3": 3, "1/0": "1/0"},  # of which nothing is known
+    "NOTHING": {"p02": "p02", "None": None},
+}
+REFUSED = [
+    (
+        "ETA",
+        "16/255",
+        "can't be '16/255'; it takes a whole number, see `ETA = 8  # budget, in steps of 1/255",
+    ),
+    ("ETA", "8.5", "a whole number"),
+    ("ETA", 8 / 255, "a whole number"),
+    ("ETA", "True", "a whole number"),
+    ("LR", "big", "a number, see `LR: float = 1e-3"),
+    ("LR", "nan", "a number"),
+    ("FAST", "1", "True or False"),
+    ("PROMPTS", "one", "a list, see `PROMPTS = "),
+    ("FOLDER", 3, "takes text"),
+    ("EAT", 3, "unknown parameter EAT; the known ones are ETA, LR, FAST, FOLDER, STEPS, WARM_UP, PROMPTS"),
+]
 
 
 def test_what_the_cell_assigns():
     defaults = {name: default for name, (default, _) in parameters_of(NOTEBOOK).items()}
-    assert defaults == {
-        "ETA": 8,
-        "LR": 1e-3,
-        "FAST": True,
-        "FOLDER": "a # b = c",
-        "STEPS": 10,
-        "WARM_UP": 10,
-        "PROMPTS": ["one", "two"],
-        "ROOT": None,
-        "NOTHING": None,
-        "SHARE": 0.25,
-    }
+    assert defaults == dict(
+        ETA=8, LR=1e-3, FAST=True, FOLDER="a # b = c", STEPS=10, WARM_UP=10, PROMPTS=["one", "two"]
+    ) | dict(ROOT=None, NOTHING=None, SHARE=0.25)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("ETA", "16", 16),
-        ("ETA", "1e1", 10),
-        ("STEPS", " 7", 7),
-        ("LR", "1/8", 0.125),
-        ("LR", "2", 2.0),
-        ("SHARE", "-0.5", -0.5),
-        ("FAST", "False", False),
-        ("FAST", "false", False),
-        ("PROMPTS", "['three']", ["three"]),
-        # Text stays text, whatever it looks like.
-        ("FOLDER", "2024/05", "2024/05"),
-        ("FOLDER", "1/2", "1/2"),
-        ("FOLDER", "007", "007"),
-        ("FOLDER", "1e3", "1e3"),
-        ("FOLDER", "True", "True"),
-        ("FOLDER", "None", "None"),
-        ("FOLDER", "[1]", "[1]"),
-        ("FOLDER", "", ""),
-        ("FOLDER", "'quoted'", "quoted"),
-        ("FOLDER", "~", str(Path.home())),
-        ("FOLDER", "~/x", str(Path.home() / "x")),
-        ("FOLDER", "'~/x y'", str(Path.home() / "x y")),
-        ("FOLDER", "a~/x", "a~/x"),
-        # Nothing is known of these.
-        ("ROOT", "3", 3),
-        ("NOTHING", "p02", "p02"),
-    ],
-)
-def test_text_is_read_by_the_type_of_the_default(name, text, value):
-    found = new_values(NOTEBOOK, {name: text})[name]
-    assert found == value and type(found) is type(value)
+@pytest.mark.parametrize("name", VALUES)
+def test_text_is_read_by_the_type_of_the_default(name):
+    for text, value in VALUES[name].items():
+        found = new_values(NOTEBOOK, {name: text})[name]
+        assert found == value and type(found) is type(value)
 
 
 @pytest.mark.parametrize("value", [16, 16.0])
 def test_numbers_stay_numbers(value):
-    assert new_values(NOTEBOOK, {"ETA": value, "LR": value}) == {"ETA": 16, "LR": 16.0}
+    found = new_values(NOTEBOOK, {"ETA": value, "LR": value})
+    assert found == {"ETA": 16, "LR": 16.0} and type(found["ETA"]) is int
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        (
-            "ETA",
-            "16/255",
-            "can't be '16/255'; it takes a whole number, see `ETA = 8  # budget, in steps of 1/255",
-        ),
-        ("ETA", "8.5", "a whole number"),
-        ("ETA", 8 / 255, "a whole number"),
-        ("ETA", "True", "a whole number"),
-        ("LR", "big", "a number, see `LR: float = 1e-3"),
-        ("LR", "nan", "a number"),
-        ("FAST", "1", "True or False"),
-        ("PROMPTS", "one", "a list, see `PROMPTS = "),
-        ("FOLDER", 3, "takes text"),
-        (
-            "EAT",
-            3,
-            "unknown parameter EAT; the known ones are ETA, LR, FAST, FOLDER, STEPS, WARM_UP, PROMPTS",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "message"), REFUSED)
 def test_another_type_and_an_unknown_name_are_refused(name, value, message):
     with pytest.raises(ValueError) as error:
         new_values(NOTEBOOK, {name: value})
@@ -117,10 +86,3 @@ def test_a_cell_that_is_missing_or_not_python_says_so():
     broken = new_notebook(cells=[new_code_cell("SEED = ", metadata={"tags": ["parameters"]})])
     with pytest.raises(ValueError, match="its parameters cell isn't Python .invalid syntax, line 1"):
         new_values(broken, {"SEED": 1})
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("8 / 255", 8 / 255), ("1/0", "1/0"), ("", ""), ("'p02'", "p02")]
-)
-def test_parse_value(text, value):
-    assert parse_value(text) == value

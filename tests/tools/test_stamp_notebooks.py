@@ -42,23 +42,16 @@ def notebook():
     return new_notebook(cells=cells)
 
 
-def test_badge_opens_the_notebook_of_the_repository():
-    assert badge("01_a", ADDRESS) == BADGE
+REST = "**Promise.**\n\n- a"
 
 
 @pytest.mark.parametrize(
-    "first",
-    [
-        "# Title\n\n**Promise.**\n\n- a",
-        "# Title\n**Promise.**\n\n- a",
-        f"# Title\n\n{OTHER}\n\n**Promise.**\n\n- a",
-        f"# Title\n{OTHER}\n**Promise.**\n\n- a",
-        f"# Title\n\n**Promise.**\n\n- a\n{OTHER}",
-        f"{OTHER}\n# Title\n\n{BADGE}\n\n**Promise.**\n\n- a",
-    ],
+    "rest", [f"\n{REST}", REST, f"\n{OTHER}\n\n{REST}", f"{OTHER}\n{REST}", f"\n{REST}\n{OTHER}"]
 )
-def test_badge_stands_under_the_title_once(first):
-    assert with_badge(first, BADGE) == f"# Title\n\n{BADGE}\n\n**Promise.**\n\n- a"
+@pytest.mark.parametrize("before", ["", f"{OTHER}\n"])
+def test_badge_stands_under_the_title_once(before, rest):
+    assert badge("01_a", ADDRESS) == BADGE
+    assert with_badge(f"{before}# Title\n{rest}", BADGE) == f"# Title\n\n{BADGE}\n\n{REST}"
 
 
 @given(st.text(alphabet="a#[!\n ()"))
@@ -79,11 +72,11 @@ def test_badge_needs_a_title(first):
 def test_only_badge_and_bootstrap_change(notebook):
     fresh = stamped(notebook, "01_a", ADDRESS)
     assert notebook.cells[1].source == "old"
-    assert "".join(fresh["cells"][0]["source"]) == f"# Title\n\n{BADGE}\n\n**Promise.**"
-    assert f" git+{ADDRESS}\n" in "".join(fresh["cells"][1]["source"])
+    assert fresh.cells[0].source == f"# Title\n\n{BADGE}\n\n**Promise.**"
+    assert f" git+{ADDRESS}\n" in fresh.cells[1].source
     assert stamped(fresh, "01_a", ADDRESS) == fresh
-    for cell in (*notebook.cells[:2], *fresh["cells"][:2]):
-        cell["source"] = ""
+    for cell in (*notebook.cells[:2], *fresh.cells[:2]):
+        cell.source = ""
     assert fresh == notebook
 
 
@@ -125,13 +118,8 @@ def test_command_line_names_what_it_cannot_stamp(tmp_path, monkeypatch, capsys):
     assert main([]) == 1
     assert "no notebooks in notebooks/" in capsys.readouterr().err
     (tmp_path / "a.ipynb").write_text(nbformat.writes(new_notebook()))
-    broken = [
-        "[]",
-        "x",
-        '{"cells": []}',
-        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}',
-    ]
-    for name, content in zip("bcde", broken, strict=True):
+    bad_cell = nbformat.writes(new_notebook()).replace('"cells": []', '"cells": [{}]')
+    for name, content in zip("bcde", ("[]", "x", '{"cells": []}', bad_cell), strict=True):
         (tmp_path / f"{name}.ipynb").write_text(content)
     assert main(["gone.ipynb", *(f"{name}.ipynb" for name in "abcde")]) == 1
     gone, empty, *unreadable = capsys.readouterr().err.splitlines()
@@ -143,10 +131,8 @@ def test_title_and_promise_are_plain_text():
     def of(source):
         return title_and_promise(new_notebook(cells=[new_markdown_cell(source)]), "stem")
 
-    assert of("# Two\n\n[![badge](x)](y)\n\n**All of it, *once*:** four photos.\n\nMore.") == (
-        "Two",
-        "All of it, once: four photos.",
-    )
+    promised = of("# Two\n\n[![badge](x)](y)\n\n**All of it, *once*:** four photos.\n\nMore.")
+    assert promised == ("Two", "All of it, once: four photos.")
     assert title_and_promise(new_notebook(), "stem") == of("text\n# Late") == ("stem", "")
     assert of("# Alone") == ("Alone", "")
 
@@ -177,60 +163,47 @@ def test_address_must_be_one_that_colab_opens(tmp_path, urls):
     pyproject.write_text(f"[project]\n[project.urls]\n{urls}")
     with pytest.raises(ValueError, match="Repository = "):
         repository(pyproject)
-
-
-def test_address_comes_from_pyproject(tmp_path):
-    pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text(f"[project]\n[project.urls]\nRepository = '{ADDRESS}'")
     assert repository(pyproject) == ADDRESS
 
 
 @pytest.fixture
 def start(monkeypatch):
-    """start() runs the bootstrap cell and returns its names and the pip commands; pip installs a stand-in."""
+    """start(ours, colab) runs the bootstrap cell: `ap`, and the pip commands, which install a stand-in."""
     commands = []
 
     def line_magic(name, line):
         commands.append(f"{name} {line}")
         if "git+" in line:
-            monkeypatch.setitem(sys.modules, "antipure_lib", types.ModuleType("antipure_lib"))
+            monkeypatch.setitem(sys.modules, "antipure_lib", types.ModuleType("installed"))
 
-    def start():
+    def start(ours, colab=True):
+        if colab:
+            monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+        monkeypatch.setitem(sys.modules, "antipure_lib", ours)
+        if ours is ...:
+            monkeypatch.delitem(sys.modules, "antipure_lib")
         names = {"get_ipython": lambda: types.SimpleNamespace(run_line_magic=line_magic)}
         code = re.sub(r"%(\w+) (.*)", r"get_ipython().run_line_magic('\1', '\2')", BOOTSTRAP)
         exec(code.replace("{repository}", ADDRESS), names)
-        return names, commands
+        return names["ap"], commands
 
     return start
 
 
-def test_bootstrap_does_nothing_where_the_package_is(start, monkeypatch):
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.setitem(sys.modules, "antipure_lib", types.ModuleType("antipure_lib"))
-    names, commands = start()
-    assert names["ap"] is sys.modules["antipure_lib"]
-    assert commands == []
-
-
-def test_bootstrap_installs_on_colab_and_upgrades_nothing(start, monkeypatch):
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.setitem(sys.modules, "antipure_lib", None)
-    names, commands = start()
-    assert names["ap"].__name__ == "antipure_lib"
+def test_bootstrap_installs_on_colab_alone_and_upgrades_nothing(start):
+    ours = types.ModuleType("antipure_lib")
+    assert start(ours) == (ours, [])
+    installed, commands = start(None)
+    assert installed.__name__ == "installed"
     assert all(command.startswith("pip install --quiet --no-deps ") for command in commands)
     assert commands[-1].endswith(f" git+{ADDRESS}")
 
 
-def test_bootstrap_installs_nothing_elsewhere(start, monkeypatch):
-    monkeypatch.setitem(sys.modules, "antipure_lib", None)
+def test_bootstrap_says_what_is_missing(start, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="antipure_lib is missing: run `pip install -e"):
-        start()
-
-
-def test_bootstrap_names_a_missing_dependency(start, monkeypatch, tmp_path):
+        start(None, colab=False)
     (tmp_path / "antipure_lib.py").write_text("import no_such_module")
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.delitem(sys.modules, "antipure_lib", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SystemExit, match="no_such_module is missing"):
-        start()
+        start(...)
