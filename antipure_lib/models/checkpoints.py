@@ -11,8 +11,8 @@ import torch
 
 from ..runtime.devices import pick_device, pick_dtype
 from .embedded import data_path
-from .guided_diffusion import load_guided_diffusion
 from .folders import OtherKind
+from .guided_diffusion import load_guided_diffusion
 from .hub import LOADERS, NO_SDXL, HubRepo, Source, WebFile, cached, check_index, missing_files, obtain
 
 if TYPE_CHECKING:
