@@ -8,10 +8,10 @@ VAE_2 = --vgg runs/vgg16.safetensors --lr 6e-4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test floors bench lab execute exercises stamp study models lint format clean
+.PHONY: help setup walk test floors compatibility bench lab execute exercises stamp study models lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv from requirements.lock (the other targets do it when it is missing or old)
 
@@ -41,6 +41,9 @@ floors: $(READY) ## run the tests with the oldest packages that pyproject.toml a
 	$(BIN)/python tools/floors.py > $(FLOORS)/constraints.txt
 	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -c $(FLOORS)/constraints.txt -e '.[all]'
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 tests $(ARGS)
+
+compatibility: $(READY) ## try situations from other projects' bug reports, into docs/compatibility.md (under 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.compatibility $(ARGS)
 
 bench: $(READY) ## measure speed into data/results/speed.md, half an hour (ARGS=--quick for a look)
 	$(BIN)/python tools/bench.py $(ARGS)
