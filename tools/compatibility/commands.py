@@ -370,7 +370,10 @@ def killed_run_goes_on():
         ap.save_image(picture(64, 64, number), f"{number}.png")
     words = ["-m", "antipure_lib", "protect", "0.png", "1.png", "2.png", "--out", "out", "--steps", "4"]
     run = subprocess.Popen(
-        [sys.executable, *words], env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, stdout=-3, stderr=-3
+        [sys.executable, *words],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     for _ in range(600):
         if list(Path("out").glob("*.png")):
@@ -379,7 +382,8 @@ def killed_run_goes_on():
             run.wait(0.1)
         except subprocess.TimeoutExpired:
             continue
-    run.kill(), run.wait()
+    run.kill()
+    run.wait()
     done = command(*words[2:]).fine()
     assert "kept" in done.out and len(list(Path("out").glob("*.png"))) == 3
     assert not list(Path("out").glob(".*tmp")), "a half file is left"
