@@ -20,5 +20,5 @@ def test_comes_out_as_the_page_says(found, page):
     assert result.outcome == page[found.text], result.message
 
 
-def test_page_has_no_other_rows(page):
-    assert set(page) == {found.text for found in SITUATIONS.values()}
+def test_every_row_is_a_situation(page):
+    assert set(page) <= {found.text for found in SITUATIONS.values()}

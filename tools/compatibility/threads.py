@@ -93,6 +93,7 @@ def pixel_model_is_never_seen_changed(work):
         work(model, picture(16, 24))
 
 
+TRAINED = ("dreambooth", "fsmg", "aspl")  # some seconds each
 LATENT = {
     "advdm": lambda p: ap.protect("advdm", photos(), pipe=p, **FEW),
     "photoguard": lambda p: ap.protect("photoguard", photos(), pipe=p, **FEW),
@@ -109,7 +110,7 @@ LATENT = {
 }
 
 
-@situation("diffusers 7450", "shared model", cases=LATENT)
+@situation("diffusers 7450", "shared model", cases=LATENT, slow=TRAINED)
 def latent_model_is_never_seen_changed(work):
     """Another thread looks at the pipeline while it is used"""
     model = pipe()
@@ -350,7 +351,7 @@ TRAIN = {
 }
 
 
-@situation("PyTorch 71021", "gradient mode", cases=TRAIN)
+@situation("own", "gradient mode", cases=TRAIN, slow=TRAINED)
 def gradients_switched_off(work):
     """A session whose gradients the user has switched off"""
     with torch.no_grad():
@@ -358,7 +359,7 @@ def gradients_switched_off(work):
         assert not torch.is_grad_enabled(), "the caller's mode changed"
 
 
-@situation("own", "gradient mode", cases=TRAIN)
+@situation("own", "gradient mode", cases=TRAIN, slow=TRAINED)
 def refused_in_inference_mode(work):
     """What needs gradients, called in torch.inference_mode()"""
     with torch.inference_mode():

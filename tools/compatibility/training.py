@@ -59,6 +59,7 @@ def broken():
         "FSMG's surrogate, lr=1e30": lambda: attack("fsmg", lr=1e30),
         "ASPL's surrogate, lr=1e30": lambda: attack("aspl", lr=1e30, steps=7),
     },
+    slow=("DreamBooth, lr=1e3", "FSMG's surrogate, lr=1e30", "ASPL's surrogate, lr=1e30"),
 )
 def diverged(train):
     """A learning rate at which training diverges"""
@@ -258,13 +259,13 @@ WORDS = {
 }
 
 
-@situation("diffusers 2136", "prompts", cases=WORDS)
+@situation("diffusers 2136", "prompts", cases=WORDS, slow=("dreambooth", "dreambooth's class", "aspl"))
 def prompt_longer_than_the_tokenizer_takes(use):
     """A prompt that the tokenizer would cut"""
     return refusal(lambda: use(LONG * 2), "prompt", "token")
 
 
-@situation("own", "prompts", cases=WORDS)
+@situation("own", "prompts", cases=WORDS, slow=("dreambooth", "dreambooth's class", "aspl"))
 def list_of_prompts(use):
     """A list of prompts where one is meant"""
     return refusal(lambda: use(["a photo of sks person", "a portrait"]), "prompt", "list")
