@@ -9,7 +9,8 @@ VAE_2 = --vgg runs/vgg16.safetensors --lr 6e-4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test floors bench lab notebook execute exercises stamp study models lint format clean
+.PHONY: help setup walk test floors compatibility bench lab notebook execute exercises stamp study models lint \
+  format clean
 
 # $(call quietly,STAGE,COMMAND): print a line for a stage. What the command prints goes to the log.
 LOG = build/setup.log
@@ -17,7 +18,7 @@ quietly = @mkdir -p $(dir $(LOG)); echo '$1 (log: $(LOG)) ...'; $2 >> $(LOG) 2>&
 	  echo 'This failed: $1. The whole log is $(LOG).' >&2; exit 1; }
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv from requirements.lock (the other targets do it when it is missing or old)
 
@@ -48,6 +49,9 @@ floors: $(READY) ## run the tests with the oldest packages that pyproject.toml a
 	@$(BIN)/python -m tools.release.floors > $(FLOORS)/constraints.txt
 	$(call quietly,the oldest packages; some minutes,$(FLOORS)/bin/$(PIP) install -c $(FLOORS)/constraints.txt -e .[all])
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 tests $(ARGS)
+
+compatibility: $(READY) ## try situations from other projects' bug reports, into docs/compatibility.md (under 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.compatibility $(ARGS)
 
 bench: $(READY) ## measure speed into build/speed.md (ARGS=--quick for a look)
 	$(BIN)/python -m tools.speed.bench $(ARGS)

@@ -1,0 +1,47 @@
+"""The table of situations as a page."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from .registry import KINDS, Result, Situation
+
+OUT = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
+HEAD = """# Situations from other projects' bug reports
+
+Each row is something that users of this field have reported, or a variation of it, tried on this library by
+`python -m tests.compatibility`. A number is that project's issue on GitHub; "own" are variations thought out
+here. Rows in *italics* are slow; CI runs the others.
+
+Results: **fine**, as users expect; **refused**, with this message; **fault**, with what is wrong.
+"""
+
+
+def write(path: Path, results: Mapping[Situation, Result]) -> None:
+    """Write the page, kind by kind."""
+    counts = Counter(result.outcome for result in results.values())
+    sources = {found.source for found in results} - {"own"}
+    lines = [HEAD, f"{len(results)} situations from {len(sources)} reports and our own variations: "]
+    lines[-1] += ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("fine", "refused", "fault")) + "."
+    for kind, expected in KINDS.items():
+        rows = {found: result for found, result in results.items() if found.kind == kind}
+        if not rows:
+            continue
+        lines += ["", f"## {kind[0].upper()}{kind[1:]}", "", f"Expected: {expected}.", ""]
+        lines += ["| situation | source | result |", "| --- | --- | --- |"]
+        for found, result in rows.items():
+            text = found.text if found.fast else f"*{found.text}*"
+            told = f"**{result.outcome}**" + (f": {result.message}" if result.message else "")
+            lines.append(f"| {text} | {found.source} | {told} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read(path: Path = OUT) -> dict[str, str]:
+    """The outcome of every row of a written page, by its text."""
+    row = re.compile(r"\| \*?(.+?)\*? \| [^|]+ \| \*\*(\w+)\*\*")
+    return {
+        found[1]: found[2]
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if (found := row.match(line))
+    }
