@@ -1,6 +1,7 @@
 """LoRA: a low-rank change of the UNet's layers.  (Hu et al. 2022, arXiv 2106.09685)"""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,19 +106,26 @@ def save_lora(pipe: "StableDiffusionPipeline", folder: str | os.PathLike) -> Pat
 def add_lora(
     unet: torch.nn.Module, rank: int, layers: Sequence[str], seed: int = 0, dtype: torch.dtype | None = None
 ) -> None:
-    """Give the UNet a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype."""
+    """Give the UNet a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype.
+
+    Adapters that are active stay so. Fused ones are part of the weights by now, and leave the list.
+    """
     from peft import LoraConfig
 
+    if any(getattr(module, "merged", False) for module in unet.modules()):
+        unet.unload_lora()
     known = list(getattr(unet, "peft_config", {}))
-    active = unet.active_adapters() if known else []
+    off = any(getattr(module, "disable_adapters", False) is True for module in unet.modules())
+    active = unet.active_adapters() if known and not off else []
     name = next(
         name for name in ("default", *(f"trained_{n}" for n in range(len(known)))) if name not in known
     )
     # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)), adapter_name=name)
-    if active:
-        unet.set_adapter([*active, name])  # unlike set_adapters this keeps their scales
+    unet.enable_adapters()
+    unet.set_adapter([*active, name])  # unlike set_adapters this keeps their scales
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in unet.named_parameters():

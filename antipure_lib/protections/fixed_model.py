@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..customization.latent_diffusion import check_size, latents, text_embeddings
+from ..customization.latent_diffusion import check_prompt, check_size, latents, text_embeddings
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -26,7 +26,11 @@ def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Te
 
 @torch.no_grad()
 def embed(pipe: "StableDiffusionPipeline", prompt: str) -> Callable[[], torch.Tensor]:
-    """The prompt's embedding of a model that stays as it is: computed once.  () → 1×L×D"""
+    """The prompt's embedding of a model that stays as it is: computed once.  () → 1×L×D
+
+    Raises ValueError for a prompt that the model can't read whole.
+    """
+    check_prompt(pipe, prompt)
     embedding = text_embeddings(pipe, [prompt])()
     return lambda: embedding
 
