@@ -8,7 +8,7 @@ record says what it needs; no method is named here.
 from collections.abc import Iterable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -25,11 +25,9 @@ from ..purifiers.registry import PURIFIERS, parse_purifier, purify
 from ..runtime.checks import check_seed
 from ..runtime.devices import pick_dtype
 from ..runtime.digests import defaults, digest
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .cache import kept
 from .rows import Cell
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
 

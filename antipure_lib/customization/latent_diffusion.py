@@ -5,7 +5,6 @@
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,10 +12,8 @@ from ..core.diffusion import add_noise, alpha_bars
 from ..core.images import check_image, to_model
 from ..runtime.checks import check_pipe
 from ..runtime.noise import randint, randn
+from ..runtime.pipelines import DDPMScheduler, StableDiffusionPipeline
 from ..runtime.unet import TOKENIZING, autocast
-
-if TYPE_CHECKING:
-    from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 PROMPT = "a photo of sks person"  # the subject
 CLASS_PROMPT = "a photo of a person"

@@ -5,18 +5,15 @@ As in every latent attack here, ‖·‖² is a mean over channels and pixels, o
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, pgd
 from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
 from ..runtime.checks import check_counts
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked, embed
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def advdm_steps(

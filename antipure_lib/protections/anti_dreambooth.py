@@ -5,7 +5,6 @@ Surrogates are copies; the caller's pipeline stays as it is. One subject at a ti
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,11 +21,9 @@ from ..customization.latent_diffusion import (
 )
 from ..customization.training import check_training, last_pipe, train_steps
 from ..runtime.checks import check_counts
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .advdm import advdm_loss, advdm_steps
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def fsmg_steps(

@@ -4,7 +4,6 @@ The AntiPure paper (arXiv 2509.13922) calls this objective intractable; for a sm
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,10 +14,8 @@ from ..purifiers.diffpure import check_chain
 from ..runtime.checks import check_counts
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import randint
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 def end_to_end_steps(

@@ -1,14 +1,11 @@
 """What AdvDM, PhotoGuard and Mist share: checks, the prompt's embedding, a target's latent."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..customization.latent_diffusion import check_size, latents, text_embeddings
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+from ..runtime.pipelines import StableDiffusionPipeline
 
 
 def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Tensor:

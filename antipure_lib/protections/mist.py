@@ -1,18 +1,15 @@
 """Mist: a texture term and a semantic term, fused.  (Liang and Wu 2023, arXiv 2305.12683)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, pgd
 from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
 from ..runtime.checks import check_counts
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked, embed, target_latent
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 # Mist's code weighs a mean by 1e4 against a sum over the 4·64·64 numbers of a 512 px image's latent.
 MIST_WEIGHT = 1e4 / (4 * 64 * 64)

@@ -1,17 +1,14 @@
 """PhotoGuard's encoder attack.  (Salman et al. 2023, arXiv 2302.06588)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, pgd
 from ..customization.latent_diffusion import posterior
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked, target_latent
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def photoguard_steps(

@@ -18,7 +18,7 @@ needs as `ddpm`, `pipe` or `set_a`. The command line, the benchmark and the test
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -27,6 +27,7 @@ from ..core.images import check_eight_bit, quantise_within
 from ..core.pgd import PGDState
 from ..customization.dreambooth import dreambooth_steps
 from ..runtime.memory import MemoryPlan, memory_plan
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .advdm import advdm_steps
 from .anti_dreambooth import Surrogate, aspl_steps, fsmg_steps
 from .controls import none_steps, random_steps
@@ -34,9 +35,6 @@ from .end_to_end import end_to_end_images, end_to_end_steps
 from .mist import mist_steps
 from .photoguard import photoguard_steps
 from .simac import simac_steps
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 REMEDIES = {
     "ddpm": "the purifier's model, for example ddpm=load_ddpm()",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,12 +16,10 @@ from ..customization.latent_diffusion import (
 )
 from ..runtime.checks import check_counts, check_finite
 from ..runtime.noise import randn
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .anti_dreambooth import Surrogate, climb
 from .fixed_model import embed
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def simac_steps(

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..runtime.noise import image_generators
+from ..runtime.pipelines import DDPMPipeline
 from .diffpure import purify_tiles
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 def purify_chain(

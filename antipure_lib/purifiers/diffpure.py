@@ -4,7 +4,7 @@ What all diffusion purifiers share is here as well: one DiffPure of every tile, 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -14,10 +14,8 @@ from ..core.tiles import extract, merge, tile_count
 from ..runtime.checks import check_counts, check_ddpm, check_reverse_step
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import image_generators, randn
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 class PurifyState(NamedTuple):

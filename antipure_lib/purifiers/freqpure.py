@@ -14,7 +14,6 @@ go tile by tile.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,11 +22,9 @@ from ..core.images import as_file, from_model, to_model
 from ..core.tiles import extract, merge
 from ..runtime.checks import check_counts
 from ..runtime.noise import image_generators
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
 from .diffpure import PurifyState, begin_chain, tile_noise
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 T_REF = 20  # noise steps of the reference's one-step denoise
 PHASE_SLACK = 0.3  # δ: how far a kept phase may turn, in radians

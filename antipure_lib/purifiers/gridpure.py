@@ -1,17 +1,14 @@
 """GrIDPure: many weak DiffPures on overlapping tiles.  (Zhao et al., CVPR 2024, arXiv 2312.00084)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.images import as_file
 from ..runtime.checks import check_counts
 from ..runtime.noise import image_generators
+from ..runtime.pipelines import DDPMPipeline
 from .diffpure import PurifyState, begin_chain, purify_tiles
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 def gridpure(

@@ -21,19 +21,17 @@ read the entry:
 import re
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ..core.images import as_file, check_image, quantise
+from ..runtime.pipelines import DDPMPipeline
 from .diffpure import PurifyState, diffpure
 from .filters import gaussian_blur, jpeg, resize_and_back
 from .freqpure import freqpure, freqpure_steps
 from .gridpure import gridpure, gridpure_steps
 from .waifu2x import waifu2x
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 class Purifier(NamedTuple):

@@ -5,16 +5,14 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .pipelines import DDPMPipeline
 from .unet import sample_size
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 SHARE = 0.85  # of what is free is used: convolutions' workspaces and an allocator's gaps need room, too
 
