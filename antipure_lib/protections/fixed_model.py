@@ -9,11 +9,7 @@ from ..runtime.pipelines import StableDiffusionPipeline
 
 
 def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Tensor:
-    """The images, N×3×H×W on the model's device.
-
-    Raises ValueError for bad images, another size than the model's, or a model in half precision; TypeError
-    for a model of another kind.
-    """
+    """The images, N×3×H×W on the model's device. Raises as `check_size`, and for half precision."""
     images = check_size(pipe, x, "x")
     if torch.finfo(pipe.unet.dtype).bits < 32:
         kind = str(pipe.unet.dtype).removeprefix("torch.")
@@ -31,10 +27,7 @@ def embed(pipe: "StableDiffusionPipeline", prompt: str) -> Callable[[], torch.Te
 def target_latent(
     pipe: "StableDiffusionPipeline", images: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
-    """The mean latent of the target: one image, or one per image of `images`.
-
-    Raises ValueError for another number of targets or another size.
-    """
+    """The mean latent of the target, one image or one per image. Raises ValueError for other numbers."""
     target = check_size(pipe, target, "target")
     if len(target) not in (1, len(images)):
         raise ValueError(f"target must be one image or one for each of x's {len(images)}, got {len(target)}")
