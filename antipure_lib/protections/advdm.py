@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
+from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
 from ..runtime.checks import check_counts
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .fixed_model import check_attacked, embed
+from .fixed_model import check_attacked
 
 
 def advdm_steps(
@@ -36,7 +36,7 @@ def advdm_steps(
     images = check_attacked(pipe, x)
     check_counts(noise_samples=noise_samples)
     pipe = pipe_view(pipe)
-    loss = advdm_loss(pipe, embed(pipe, prompt), noise_samples)
+    loss = advdm_loss(pipe, text_embeddings(pipe, [prompt]), noise_samples)
     return pgd(loss, images, eta, steps, step_size, seed, momentum=momentum, random_start=random_start)
 
 

@@ -1,10 +1,8 @@
-"""What AdvDM, PhotoGuard and Mist share: checks, the prompt's embedding, a target's latent."""
-
-from collections.abc import Callable
+"""What AdvDM, PhotoGuard and Mist share: checks, a target's latent."""
 
 import torch
 
-from ..customization.latent_diffusion import check_size, latents, text_embeddings
+from ..customization.latent_diffusion import check_size, latents
 from ..runtime.pipelines import StableDiffusionPipeline
 
 
@@ -15,13 +13,6 @@ def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Te
         kind = str(pipe.unet.dtype).removeprefix("torch.")
         raise ValueError(f"pipe computes in {kind}, too coarse for gradients; load it in torch.float32")
     return images.to(pipe.unet.device)
-
-
-@torch.no_grad()
-def embed(pipe: "StableDiffusionPipeline", prompt: str) -> Callable[[], torch.Tensor]:
-    """The prompt's embedding of a model that stays as it is: computed once.  () → 1×L×D"""
-    embedding = text_embeddings(pipe, [prompt])()
-    return lambda: embedding
 
 
 def target_latent(

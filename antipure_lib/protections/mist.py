@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
+from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
 from ..runtime.checks import check_counts
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .fixed_model import check_attacked, embed, target_latent
+from .fixed_model import check_attacked, target_latent
 
 # Mist's code weighs a mean by 1e4 against a sum over the 4·64·64 numbers of a 512 px image's latent: 0.61.
 MIST_WEIGHT = 1e4 / (4 * 64 * 64)
@@ -38,7 +38,7 @@ def mist_steps(
     check_counts(noise_samples=noise_samples)
     pipe = pipe_view(pipe)
     z_target = target_latent(pipe, images, checkerboard(images.shape[-1]) if target is None else target)
-    embedding = embed(pipe, prompt)
+    embedding = text_embeddings(pipe, [prompt])
 
     def loss(x_adv, generator):
         z0 = sample_latents(pipe, x_adv, generator)

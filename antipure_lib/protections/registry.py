@@ -123,7 +123,7 @@ def protect_steps(
     Raises ValueError for an unknown name, a missing model or photos, and values outside their range.
     """
     given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
-    protection = known_protection(name)
+    protection = _known(name)
     needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():
         if value is None:
@@ -135,12 +135,11 @@ def protection_plan(
     name: str, ddpm: "DDPMPipeline", size: tuple[int, int, int], **options
 ) -> MemoryPlan | None:
     """What a protection of N images of H×W needs of memory, size = (N, H, W); None for one without a ddpm."""
-    images = known_protection(name).images
+    images = _known(name).images
     return None if images is None else memory_plan(ddpm, images(ddpm, size, **options), gradients=True)
 
 
-def known_protection(name: str) -> Protection:
-    """The protection of that name. Raises ValueError for an unknown one."""
+def _known(name: str) -> Protection:
     if name not in PROTECTIONS:
         raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
     return PROTECTIONS[name]

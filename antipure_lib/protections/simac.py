@@ -12,6 +12,7 @@ from ..customization.latent_diffusion import (
     denoising_error,
     posterior,
     sample_latents,
+    text_embeddings,
     working_copy,
 )
 from ..runtime.checks import check_counts, check_finite
@@ -19,7 +20,6 @@ from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .anti_dreambooth import Surrogate, climb
-from .fixed_model import embed
 
 
 def simac_steps(
@@ -59,7 +59,7 @@ def simac_steps(
     def run() -> Iterator[PGDState]:
         # As in the authors' code, the pretrained model selects.
         pretrained = pipe_view(working_copy(pipe))
-        select = (images, embed(pretrained, prompt), eta, step_size, seed)
+        select = (images, text_embeddings(pretrained, [prompt]), eta, step_size, seed)
         timesteps = greedy_timesteps(pretrained, *select, **selection)
         del pretrained, select
         surrogate.begin()
