@@ -15,8 +15,8 @@ from ..runtime.digests import digest
 def kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str]:
     """The images with the hash of `made_from`, as 8-bit files hold them, and that hash.
 
-    made_from: a name, then all that decides the result. make: gives the images, N×3×H×W in [0, 1]. It is
-    called if there is no file yet, or a broken one. Other processes that want the same images wait meanwhile.
+    made_from: a name, then all that decides the result. make: gives the images, N×3×H×W in [0, 1], if there
+    is no good file yet. Other processes that want the same images wait meanwhile.
     """
     key = digest(*made_from)
     path = folder / f"{made_from[0]}-{key[:32]}.npz"
@@ -32,13 +32,12 @@ def kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tu
 
 def _stored(path: Path) -> np.ndarray | None:
     """N×3×H×W, uint8; None if there is no file or a broken one."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    content = path.read_bytes()
     try:
         with np.load(io.BytesIO(content)) as stored:
             pixels = stored["images"]
-    except Exception:  # zip, zlib and NumPy each have their own errors; a file that can't be read is here
+    except Exception:  # zip, zlib and NumPy each have their own errors for broken content
         return None
     return pixels if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1] == 3 else None

@@ -1,14 +1,13 @@
 """One cell of the benchmark: protect, purify, customize, generate, judge.
 
-Each stage's pictures are kept in a folder under a hash of everything that made them: input, method, options,
-defaults, models. So cells share what they have in common, and a stopped run goes on where it was. A method's
-record says what it needs; no method is named here.
+Each stage's pictures are kept in a folder under a hash of everything that made them. So cells share what they
+have in common, and a stopped run goes on where it was. A method's record says what it needs.
 """
 
 from collections.abc import Iterable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -25,14 +24,11 @@ from ..purifiers.registry import PURIFIERS, parse_purifier, purify
 from ..runtime.checks import check_seed
 from ..runtime.devices import pick_dtype
 from ..runtime.digests import defaults, digest
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .cache import kept
 from .rows import Cell
 
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
-
 PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
-
 PRIOR = 64  # images of the class, for customizers that preserve a prior
 
 
@@ -76,10 +72,9 @@ def check_cells(cells: Iterable[Cell]) -> None:
 
 
 def run_cell(cell: Cell, world: World) -> dict[str, object]:
-    """One row: every column of `rows.COLUMNS`.
+    """One row, every column of `rows.COLUMNS`: a customizer learns set B, protected and then purified.
 
-    The customizer learns set B, protected and then purified. The judge compares the generated images with
-    set C. Raises ValueError for unknown names.
+    Raises ValueError for unknown names.
     """
     check_cells([cell])
     person, judge = load_person(cell.identity), world.judge
@@ -111,10 +106,7 @@ def judged(generated: torch.Tensor, person: Person, judge: Judge) -> dict[str, f
 
 
 def setup(cell: Cell, world: World) -> str:
-    """Four hashes with "-" between them. The first is of what all rows of a table share.
-
-    The others are of what else decides the results of the cell's protection, purifier and customizer.
-    """
+    """Hashes with "-" between them: of what a table's rows share, and of protection, purifier, customizer."""
     protection, purifier = PROTECTIONS[cell.protect], PURIFIERS[parse_purifier(cell.purify)[0]]
     parts = (
         (world.samples, world.learning, *world.weights.values(), *_machine(world), defaults(generate)),
@@ -126,23 +118,20 @@ def setup(cell: Cell, world: World) -> str:
 
 
 def protected_photos(cell: Cell, person: Person, world: World) -> torch.Tensor:
-    """Set B of the cell's person, protected; 4×3×H×W in [0, 1].
-
-    A protection that averages n draws in a step has an n-th of the steps: all take as many model calls.
-    """
+    """Set B of the cell's person, protected; 4×3×H×W in [0, 1]."""
     record, options = PROTECTIONS[cell.protect], dict(world.options.get(cell.protect, {}))
-    steps = max(1, world.steps // options.get("noise_samples", 1))
+    steps = max(1, world.steps // options.get("noise_samples", 1))  # so all take as many model calls
     made_from = ("protect", cell.protect, world.eta, steps, cell.seed, options, person.set_b)
     made_from += (defaults(record.steps, *record.also), *_machine(world))
     needed = {**world.weights, "set_a": person.set_a}
     made_from += tuple(needed[name] for name in record.needs)
-    common = dict(eta=world.eta, steps=steps, seed=cell.seed)
-    common |= dict(ddpm=world.ddpm, pipe=world.pipe, set_a=person.set_a)
-    return kept(world.cache, made_from, lambda: protect(cell.protect, person.set_b, **common, **options))[0]
+    options |= dict(eta=world.eta, steps=steps, seed=cell.seed)
+    options |= dict(ddpm=world.ddpm, pipe=world.pipe, set_a=person.set_a)
+    return kept(world.cache, made_from, lambda: protect(cell.protect, person.set_b, **options))[0]
 
 
 def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:
-    """Photos after the cell's purifier. The noise is the same for all photos that share a seed."""
+    """Photos after the cell's purifier, N×3×H×W in [0, 1]."""
     kind, numbers = parse_purifier(cell.purify)
     record, seed = PURIFIERS[kind], _seed(cell, "purify")
     made_from = ("purify", kind, photos, defaults(record.run, *record.also))
@@ -198,7 +187,7 @@ def _prior(cell: Cell, world: World) -> torch.Tensor:
 
 
 def _seed(cell: Cell, role: str) -> int:
-    """A seed for one stage, so that none shares its noise with another; the protection has the cell's own."""
+    """A stage's own seed: no two stages share their noise."""
     return int(digest(cell.seed, role)[:8], 16)
 
 

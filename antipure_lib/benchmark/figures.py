@@ -29,7 +29,7 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
     """A panel per group, a line per protection: the mean over people and its 95 % interval.
 
     groups: title → rows of one purifier and one customizer. same_scale: False if the panels' figures can't be
-    compared. The order is that of the protections' first rows. Returns the figure.
+    compared. Returns the figure.
     """
     names = names_in([row for rows in groups.values() for row in rows], "protect")
     size = (1.4 + 2.6 * len(groups), 1.2 + 0.28 * len(names))
@@ -52,8 +52,7 @@ def show_iterations(
 ):
     """A figure against the strength of purification, a line per protection, 95 % intervals over people.
 
-    purifiers: names in the order of the axis, such as gridpure10 … gridpure40. Lines are shifted sideways a
-    little, which keeps their intervals apart. Returns the figure.
+    purifiers: names in the order of the axis, such as gridpure10 … gridpure40. Returns the figure.
     """
     protections = protections or names_in(rows, "protect")
     purifiers = purifiers or names_in(rows, "purify")
@@ -61,7 +60,7 @@ def show_iterations(
     for k, name in enumerate(protections):
         found = [interval_of(select(rows, protect=name, purify=p), figure) for p in purifiers]
         bars = np.hstack([_bar(interval) for interval in found])
-        place = np.arange(len(purifiers)) + 0.06 * (k - (len(protections) - 1) / 2)
+        place = np.arange(len(purifiers)) + 0.06 * (k - (len(protections) - 1) / 2)  # intervals side by side
         look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5}
         axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(protections, name))
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
@@ -73,15 +72,14 @@ def show_iterations(
 def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
     """Visible change against effect: a point per protection, with 95 % intervals over people both ways.
 
-    rows: of one purifier and one customizer. Protections that change no photo have no LPIPS and are left
-    out. Returns the figure.
+    rows: of one purifier and one customizer. Returns the figure.
     """
     names = names_in(rows, "protect")
     chart, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for name in names:
         own = select(rows, protect=name)
         a, b = interval_of(own, x), interval_of(own, y)
-        if np.isnan(a.mean):
+        if np.isnan(a.mean):  # a protection that changes no photo has no LPIPS
             continue
         look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(names, name))
@@ -91,9 +89,9 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
 
 
 def show_grid(rows: Rows, figure: str = "ism"):
-    """Every protection against every purifier as a heat map with the means written in. Returns the figure.
+    """Every protection against every purifier: means in a heat map, darker is better for the protector.
 
-    rows: of one customizer. Darker is better for the protector.
+    rows: of one customizer. Returns the figure.
     """
     protections, purifiers = names_in(rows, "protect"), names_in(rows, "purify")
     cells = [[select(rows, protect=a, purify=b) for b in purifiers] for a in protections]

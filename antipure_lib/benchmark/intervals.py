@@ -1,7 +1,6 @@
 """How sure a mean is, and whether two methods differ: bootstrap intervals, exact paired tests, Holm.
 
-The unit is the person. Figures of several seeds are averaged within a person first: another seed is no new
-evidence about people.
+The unit is the person. A person's seeds are averaged first: another seed is no new evidence about people.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +29,16 @@ def bootstrap_interval(values: Sequence[float]) -> Interval:
         return Interval(float(known.mean()) if len(known) else np.nan, np.nan, np.nan, len(known))
     from scipy.stats import bootstrap
 
-    rng = np.random.default_rng(0)
-    low, high = bootstrap(
-        (known,), np.mean, n_resamples=10_000, method="percentile", rng=rng
-    ).confidence_interval
+    options = dict(n_resamples=10_000, method="percentile", rng=np.random.default_rng(0))
+    low, high = bootstrap((known,), np.mean, **options).confidence_interval
     return Interval(float(known.mean()), float(low), float(high), len(known))
 
 
 def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    """Two-sided p of "a and b have one mean", from all sign flips of the differences per person.
+    """Two-sided p of "a and b have one mean": Fisher's randomisation test, by sign flips per person.
 
-    a, b: person → figure; people count whom both have. Exact up to 14 people (2^14 sign flips), else 20,000
-    flips from a fixed seed. nan for fewer than two people. With n people p is 2^(1−n) or more.
-    (Fisher's randomisation test for paired data.)
+    a, b: person → figure; people count whom both have. All flips up to 14 people, else 20,000 from a fixed
+    seed. nan for fewer than two people. With n people p is 2^(1−n) or more.
     """
     both = [name for name in a if name in b and not np.isnan(a[name]) and not np.isnan(b[name])]
     if len(both) < 2:
@@ -58,8 +54,7 @@ def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """p values adjusted for their number: p ≤ α then holds the chance of any false alarm to α (Holm 1979).
 
-    The k-th smallest of m is multiplied by m − k + 1. No adjusted value is below the one before it, nor above
-    1. nan stay nan and don't count.
+    The k-th smallest of m is multiplied by m − k + 1, at least to the value before it. nan don't count.
     """
     adjusted = dict(p_values)
     ordered = sorted((p, name) for name, p in p_values.items() if not np.isnan(p))

@@ -1,18 +1,17 @@
 """What the paper reports, as rows that the tables and figures of the benchmark take.
 
 Yang, Cao, Duan, He, ICCV 2025, arXiv 2509.13922. Figures after purification and customization are means over
-50 people with 12 photos each, 512 px. No intervals are given. CHAIN is its own purification, 2 rounds of 20
-iterations. Its ISM comes from another face recogniser than ours, and its FID from Inception features: only
-directions and ranks can be compared.
+50 people with 12 photos each, 512 px. ISM comes from another face recogniser than ours, and
+FID from Inception features: only directions and ranks can be compared.
 """
 
 from math import nan
 
 from .study import CHAIN
 
-_FIGURES = ("fid", "ism", "brisque")
+ITERATIONS = ("gridpure10", "gridpure20", "gridpure30", CHAIN)  # 10, 20, 30, 40
 
-_AFTER_CHAIN = {
+_AFTER_CHAIN = {  # FID, ISM, BRISQUE
     ("CelebA-HQ", "dreambooth", "advdm"): (77.51, 0.6561, 31.33),
     ("CelebA-HQ", "dreambooth", "mist"): (70.23, 0.6688, 37.00),
     ("CelebA-HQ", "dreambooth", "aspl"): (78.84, 0.6422, 31.76),
@@ -25,19 +24,17 @@ _AFTER_CHAIN = {
     ("VGGFace2", "lora", "antipure"): (127.67, 0.5428, 69.97),
 }
 
-_BY_ITERATIONS = {  # after 10, 20, 30 and 40; nan where no figure is known
+_BY_ITERATIONS = {  # nan where no figure is known
     "ism": {"aspl": (0.6020, 0.6352, 0.6473, 0.6391), "antipure": (0.6362, 0.6271, 0.6075, 0.5994)},
     "fid": {"aspl": (124.62, nan, nan, 77.30), "antipure": (54.45, nan, nan, 78.21)},
     "brisque": {"aspl": (32.74, nan, nan, 30.34), "antipure": (40.27, nan, nan, 47.54)},
 }
 
-ITERATIONS = ("gridpure10", "gridpure20", "gridpure30", CHAIN)  # 10, 20, 30, 40
-
 # Rows of its main tables; "aspl" is Anti-DreamBooth. `data` says on which photos.
 MAIN = [
-    dict(zip(_FIGURES, figures, strict=True), data=data, purify=CHAIN, customize=customize)
+    dict(fid=fid, ism=ism, brisque=brisque, data=data, purify=CHAIN, customize=customize)
     | {"protect": protect, "identity": "mean of 50"}
-    for (data, customize, protect), figures in _AFTER_CHAIN.items()
+    for (data, customize, protect), (fid, ism, brisque) in _AFTER_CHAIN.items()
 ]
 # Rows of its figures after 10, 20, 30 and 40 iterations of purification.
 BY_ITERATIONS = [

@@ -48,7 +48,7 @@ COLUMNS = (*KEYS, *SETTINGS, *FIGURES)
 def plan(
     protections: Sequence, purifiers: Sequence, customizers: Sequence, identities: Sequence, seeds: Sequence
 ) -> list[Cell]:
-    """All cells of a grid, whole person by whole person: a stopped run has finished people in it."""
+    """All cells of a grid, person by person: a stopped run has finished people in it."""
     grid = product(seeds, identities, customizers, protections, purifiers)
     return [Cell(protect, purify, learn, who, seed) for seed, who, learn, protect, purify in grid]
 
@@ -56,8 +56,7 @@ def plan(
 def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
     """The finished rows of a table: figures as float (an empty field is nan), the seed and steps as int.
 
-    A last line without its end is left out: a crash cut it off. Raises FileNotFoundError for a missing file,
-    ValueError for a file that isn't such a table and for a broken row.
+    A last line without its end is left out: a crash cut it off. Raises ValueError for another kind of file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -72,9 +71,9 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
 
 
 def append_row(path: str | os.PathLike, row: Mapping[str, object]) -> None:
-    """Append one row and wait until it is on the disk. A new table is written whole, with its header.
+    """Append one row, a value for each of COLUMNS, and wait until it is on the disk.
 
-    row: a value for each of COLUMNS; None and nan are written as an empty field. Raises KeyError without one.
+    None and nan become empty fields. A new table is written whole, with its header.
     """
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
@@ -93,11 +92,12 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]) ->
 
 
 def _texts(row: Mapping[str, object]) -> list[str]:
-    values = [row[name] for name in COLUMNS]
-    texts = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values]
-    return [
-        "" if value is None or value != value else text for value, text in zip(values, texts, strict=True)
-    ]
+    def text(value: object) -> str:
+        if value is None or value != value:
+            return ""
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    return [text(row[name]) for name in COLUMNS]
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, object]:

@@ -21,7 +21,7 @@ def make_world(
 ) -> World:
     """Load the models by name. settings: as World has them. device: None chooses (see `pick_device`).
 
-    Raises ValueError for steps, samples or learning < 1 and for an unknown model.
+    Raises ValueError for values outside their range and for an unknown model.
     """
     counts = ("steps", "samples", "learning")
     check_counts(**{name: settings[name] for name in counts if settings.get(name) is not None})
@@ -35,8 +35,8 @@ def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> It
     """Run the cells that `out` doesn't hold yet, append each row as it is finished, and yield it.
 
     Inside `processes()` each process of a launcher runs and yields its share; all need the same `out` and
-    cache. At the end the table is put into the plan's order, whoever finished first. Raises ValueError for
-    unknown names, and if `out` is another kind of file or holds rows of other settings.
+    cache. At the end the table has the plan's order. Raises ValueError for unknown names, and if `out` is
+    another kind of file or holds rows of other settings.
     """
     check_cells(cells)
     cells, group = list(dict.fromkeys(cells)), PartialState()

@@ -8,7 +8,6 @@ from .intervals import Interval, bootstrap_interval, holm, paired_test
 from .rows import FIGURES
 
 Rows = Sequence[Mapping[str, object]]
-
 WANTED = {name: wanted for name, (wanted, _) in FIGURES.items()}  # by a protector: +1 large, −1 small
 
 
@@ -68,8 +67,8 @@ def result_table(
 ) -> list[dict[str, str]]:
     """One line per protection: each figure's mean and 95 % interval, and the corrected p of `tested`.
 
-    rows: of one purifier and one customizer; see `select`. The column people counts those with a value of
-    `tested`: without a generated face there is none. An arrow says what the protector wants.
+    rows: of one purifier and one customizer. "people" counts those with a value of `tested`: without a
+    generated face there is none. An arrow says what the protector wants.
     """
     p = comparison(rows, tested)
     lines = []
@@ -79,9 +78,8 @@ def result_table(
         for figure in figures:
             arrow = "↑" if WANTED[figure] > 0 else "↓"
             line[f"{figure} {arrow}"] = write_interval(interval_of(own, figure))
-        line[f"p ({tested}, against antipure)"] = (
-            "" if name not in p or np.isnan(p[name]) else f"{p[name]:.3f}"
-        )
+        known = not np.isnan(p.get(name, np.nan))
+        line[f"p ({tested}, against antipure)"] = f"{p[name]:.3f}" if known else ""
         lines.append(line)
     return lines
 
@@ -97,14 +95,11 @@ def purifier_name(name: str) -> str:
 
 
 def write_interval(interval: Interval) -> str:
-    """ "0.612 [0.590, 0.633]", with as many decimals as its size asks for."""
+    """An interval as "0.612 [0.590, 0.633]"; one decimal from 10 upwards."""
     if np.isnan(interval.mean):
         return "–"
-    decimals = 3 if abs(interval.mean) < 10 else 1
-    text = f"{interval.mean:.{decimals}f}"
-    if not np.isnan(interval.low):
-        text += f" [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
-    return text
+    mean, low, high = (f"{value:.{3 if abs(interval.mean) < 10 else 1}f}" for value in interval[:3])
+    return mean if np.isnan(interval.low) else f"{mean} [{low}, {high}]"
 
 
 def names_in(rows: Rows, column: str) -> list[str]:

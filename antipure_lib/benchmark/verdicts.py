@@ -1,8 +1,7 @@
 """Claim by claim: does the benchmark show what the paper says? The rule, and the claims it is applied to.
 
 A claim is a list of contrasts that must all hold. A contrast is a weighted sum of a person's figures, and the
-claim says that it is above zero. It is clear if the exact sign-flip test over people, Holm-corrected
-within the claim, gives p ≤ ALPHA. `verdict` turns the contrasts' states into the claim's verdict.
+claim says that it is above zero. It is clear if `paired_test`, corrected within the claim, gives p ≤ ALPHA.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,8 +56,8 @@ def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contr
     """The claims, in the paper's order. Without the first none of the others means much.
 
     figure: the judge of identity, "ism" as in the paper, or another column. ours: the protection in question;
-    "antipure-paper" is the paper's own recipe. "Protects at all", other purifiers and JPEG ask for more than
-    the paper: to do better than clean photos and than random signs.
+    "antipure-paper" is the paper's own recipe. Where it is compared with CONTROLS, that asks for more than
+    the paper.
     """
     others = ("diffpure100", "waifu2x")
     return {
@@ -73,10 +72,9 @@ def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contr
 
 
 def gains(rows: Rows, contrast: Contrast) -> dict[str, float]:
-    """person → the contrast's value, in the figure's units, positive as the claim says.
+    """person → the contrast's value, in the figure's units, positive as the claim says; the mean over seeds.
 
-    rows: of one customizer. A person's seeds are averaged. A seed counts if every cell is there. People
-    without such a seed, or without a figure (no face found), are left out.
+    rows: of one customizer. A seed counts if every cell is there and has the figure (a face was found).
     """
     found = {(r["protect"], r["purify"], r["identity"], r["seed"]): r[contrast.figure] for r in rows}
     values: dict[str, list[float]] = {}
@@ -120,7 +118,7 @@ def verdict(states: Sequence[str]) -> str:
 
 
 def verdicts(rows: Rows, figure: str = "ism", ours: str = "antipure") -> dict[str, str]:
-    """claim → verdict, from rows of one customizer. figure, ours: see `claims`."""
+    """claim → verdict, from rows of one customizer; see `claims`."""
     found = {name: findings(rows, claim) for name, claim in claims(figure, ours).items()}
     return {name: verdict([finding.state for finding in some]) for name, some in found.items()}
 
@@ -135,11 +133,8 @@ def missing_cells(rows: Rows, claim: Sequence[Contrast]) -> list[str]:
 def finding_lines(found: Mapping[str, Sequence[Finding]]) -> list[dict[str, object]]:
     """Findings by claim as lines of a table."""
     columns = ("claim", "contrast", "people", "gain", "low", "high", "p (Holm)", "state")
-    lines = [
-        (name, f.contrast.text, f.interval.n, *f.interval[:3], f.p, f.state)
-        for name, of_claim in found.items()
-        for f in of_claim
-    ]
+    each = [(name, finding) for name, of_claim in found.items() for finding in of_claim]
+    lines = [(name, f.contrast.text, f.interval.n, *f.interval[:3], f.p, f.state) for name, f in each]
     return [dict(zip(columns, line, strict=True)) for line in lines]
 
 

@@ -4,22 +4,19 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..runtime.checks import check_counts, check_ddpm, check_finite, check_predicts_eps
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import randint, randn
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
 from .diffusion import add_noise, alpha_bars, predict_eps, predict_x0
 from .guidance import denoising_loss, erroneous_timestep_guidance, patch_frequency_guidance
 from .images import check_eight_bit, check_image, quantise_within, to_model
 from .pgd import PGDState, check_ascent, pgd
 from .tiles import extract, tile_count
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 TERMS = ("ddpm", "pfg", "etg")
 

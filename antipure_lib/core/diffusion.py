@@ -4,14 +4,10 @@ Everything here is in the model's range [−1, 1]; timesteps are indices 0 … T
 level.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from ..runtime.checks import check_predicts_eps, check_reverse_step
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, DDPMScheduler
+from ..runtime.pipelines import DDPMPipeline, DDPMScheduler
 
 Timestep = int | torch.Tensor
 

@@ -1,17 +1,14 @@
 """DreamBooth: fine-tune the whole model on a few photos of somebody.  (Ruiz et al. 2023, arXiv 2208.12242)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..runtime.checks import check_number
+from ..runtime.pipelines import StableDiffusionPipeline
 from .generate import generate
 from .latent_diffusion import CLASS_PROMPT, PROMPT, check_size, latents, working_copy
 from .training import CustomizeState, check_training, last_pipe, train_steps
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def dreambooth_steps(

@@ -1,17 +1,13 @@
 """Images of a prompt, from seeds, by the diffusers pipeline itself."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from ..runtime.checks import check_counts, check_number
 from ..runtime.micro_batch import MicroBatch
 from ..runtime.noise import image_generators
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import autocast, pipe_view
 from .latent_diffusion import check_prompt
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,10 +12,8 @@ from ..core.diffusion import add_noise, alpha_bars
 from ..core.images import check_image, to_model
 from ..runtime.checks import check_pipe
 from ..runtime.noise import randint, randn
+from ..runtime.pipelines import DDPMScheduler, StableDiffusionPipeline
 from ..runtime.unet import TOKENIZING, autocast
-
-if TYPE_CHECKING:
-    from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 PROMPT = "a photo of sks person"  # the subject
 CLASS_PROMPT = "a photo of a person"
@@ -74,8 +71,13 @@ def latents(
 def text_embeddings(
     pipe: "StableDiffusionPipeline", prompts: list[str], dtype: torch.dtype | None = None
 ) -> Callable[[], torch.Tensor]:
-    """The prompts' embeddings, P×L×D: computed at every call where the encoder learns, otherwise once."""
-    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    """The prompts' embeddings, P×L×D: computed at every call if the encoder learns, otherwise once.
+
+    Raises ValueError for a prompt that the model can't read whole.
+    """
+    for prompt in prompts:
+        check_prompt(pipe, prompt)
+    options = {"padding": "max_length", "return_tensors": "pt"}
     with TOKENIZING:
         tokens = pipe.tokenizer(prompts, max_length=prompt_length(pipe), **options).input_ids
     tokens = tokens.to(pipe.unet.device)

@@ -4,17 +4,14 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..photos.pictures import atomic
 from ..runtime.noise import randn
+from ..runtime.pipelines import StableDiffusionPipeline
 from .latent_diffusion import PROMPT, latents, working_copy
 from .training import CustomizeState, check_training, last_pipe, train_steps
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of every attention block, self and cross
 # and the convolutions and feed-forward layers: a UNet with attention at its coarsest level only needs them

@@ -16,16 +16,14 @@ To add one, write a generator of `CustomizeState`s and enter it. The benchmark a
 
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from ..runtime.pipelines import StableDiffusionPipeline
 from .dreambooth import dreambooth_steps
 from .lora import lora_steps
 from .training import CustomizeState, last_pipe
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 class Customizer(NamedTuple):

@@ -7,18 +7,16 @@ The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few imag
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ..core.diffusion import alpha_bars
 from ..runtime.checks import check_counts, check_positive, check_seed
 from ..runtime.noise import randn, stratified
+from ..runtime.pipelines import DDPMScheduler, StableDiffusionPipeline
 from ..runtime.unet import autocast
 from .latent_diffusion import check_prompt, check_size, denoising_error, text_embeddings
-
-if TYPE_CHECKING:
-    from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 
 class CustomizeState(NamedTuple):

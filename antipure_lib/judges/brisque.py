@@ -3,15 +3,14 @@
 from functools import cache
 
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ..core.images import check_image
 from ..models.embedded import data_path
 
 GREY = (0.299, 0.587, 0.114)  # BT.601, as in BRISQUE's releases
-
 BRISQUE_SIDE = 32  # half of it, the second scale, still holds a few windows of 7 pixels
-
 SHAPES = torch.arange(200, 10_001, dtype=torch.float64) / 1000  # generalised Gaussians' α that are tried
 
 
@@ -19,15 +18,12 @@ SHAPES = torch.arange(200, 10_001, dtype=torch.float64) / 1000  # generalised Ga
 def brisque(images: torch.Tensor) -> torch.Tensor:
     """BRISQUE of every image: how unnatural its noise, blur or blocks look. About 0 … 100, higher is worse.
 
-    (Mittal, Moorthy & Bovik, IEEE TIP 2012.) A support vector regression on `brisque_features`,
-    Σ_k w_k·exp(−γ‖f − v_k‖²) − ρ with f scaled to −1 … 1, by the authors' own model: it learned people's
-    scores of LIVE's distorted photos of some 500 × 750 px. So at 64 px it is a relative figure: compare it
-    with that of clean pictures of the same size. The model is data/judges/brisque.safetensors;
-    data/judges/README.md tells where it comes from.
+    A support vector regression on `brisque_features`, Σ_k w_k·exp(−γ‖f − v_k‖²) − ρ with f scaled to −1 … 1.
+    The authors' own model (see data/judges/README.md) learned people's scores of distorted photos of some
+    500 × 750 px. So at 64 px it is a relative figure: compare it with clean pictures of the same size.
 
     images: 3×H×W or N×3×H×W in [0, 1], sides ≥ 32 px. Returns (N,) float32 on the CPU, NaN for an image of
-    one colour, which has no statistics. Raises ValueError for bad images, FileNotFoundError without the
-    model.
+    one colour, which has no statistics. Raises ValueError for values outside their range.
     """
     svm = _svm()
     features = 2 * (brisque_features(images) - svm["low"]) / (svm["high"] - svm["low"]) - 1
@@ -38,10 +34,10 @@ def brisque(images: torch.Tensor) -> torch.Tensor:
 def brisque_features(images: torch.Tensor) -> torch.Tensor:
     """The 36 natural scene statistics of BRISQUE: N×3×H×W in [0, 1] → N×36 float64, on the CPU.
 
-    At full and at half size: Î = (I − μ)/(σ + 1/255) with local μ, σ of a 7×7 Gaussian (eq. 1-3); then
+    At full and at half size: Î = (I − μ)/(σ + 1/255) with local μ, σ of a 7×7 Gaussian (eq. 1-3). Then
     (α, (σ_l² + σ_r²)/2) of Î, and (α, η, σ_l², σ_r²) of the products of neighbours, horizontal, vertical and
     on both diagonals: see `fit_aggd`. Borders are mirrored and half size is bicubic without antialiasing, as
-    OpenCV does it in the authors' C++ release; the package `brisque` pads with zeros instead.
+    in the authors' C++ release.
     """
     images = check_image(images, "images").detach().cpu().double()
     if min(images.shape[-2:]) < BRISQUE_SIDE:
@@ -66,12 +62,9 @@ def _scale_features(grey):
     y = ((grey - mean) / (deviation + 1 / 255))[:, 0]
     alpha, _, left, right = fit_aggd(y)
     features = [alpha, (left + right) / 2]
-    for a, b in (
-        (y[:, :, :-1], y[:, :, 1:]),
-        (y[:, :-1], y[:, 1:]),
-        (y[:, :-1, :-1], y[:, 1:, 1:]),
-        (y[:, 1:, :-1], y[:, :-1, 1:]),
-    ):
+    straight = (y[:, :, :-1], y[:, :, 1:]), (y[:, :-1], y[:, 1:])
+    diagonal = (y[:, :-1, :-1], y[:, 1:, 1:]), (y[:, 1:, :-1], y[:, :-1, 1:])
+    for a, b in straight + diagonal:
         features += fit_aggd(a * b)
     return torch.stack(features, dim=1)
 
@@ -80,7 +73,7 @@ def fit_aggd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
     """Fit an asymmetric generalised Gaussian by its moments: α, η, σ_l², σ_r² of every row of x, N×….
 
     α solves Γ(2/α)²/(Γ(1/α)·Γ(3/α)) = R̂ (Lasmar et al. 2009; in BRISQUE's paper after eq. 8), to 0.001 in
-    0.2 … 10; η is the distribution's mean; σ_l², σ_r² the mean squares of the negative and positive values.
+    0.2 … 10; η is the distribution's mean; σ_l², σ_r² are the mean squares of negative and positive values.
     """
     x = x.flatten(1).double()
     left, right = ((x.square() * side).sum(1) / side.sum(1) for side in ((x < 0).double(), (x > 0).double()))
@@ -96,7 +89,5 @@ def fit_aggd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
 @cache
 def _svm() -> dict[str, torch.Tensor]:
     """low, high (36,): the features' bounds; gamma, rho; weights (K,); vectors K×36. In float64."""
-    from safetensors.torch import load_file
-
     model = load_file(data_path("judges", "brisque.safetensors"))
     return {name: tensor.double() for name, tensor in model.items()}

@@ -1,7 +1,6 @@
 """Judges that this project did not train: dlib for identity; LPIPS, FLIP, SSIM and PSNR for visible change.
 
-None of them shares weights with a model that is attacked, customized or used to purify, so a protection
-cannot win by fooling its judge.
+None shares weights with a model that is attacked or purifies: no protection wins by fooling its judge.
 """
 
 import importlib.util
@@ -19,22 +18,20 @@ from ..runtime.checks import optional_package
 from .visible import flip, lpips, psnr, ssim
 
 DETECT_SIDE = 256  # the HOG detector knows faces from about 80 px up; a 64 px portrait's face has about 40
-
 MAX_SIDE = 2048  # keeps a 20,000 x 3 strip from being enlarged beyond memory
 
 
 class Judge:
-    """Identity and perceptual judges; each network is loaded when it is first needed.
+    """Identity and perceptual judges; each network is loaded when it is first needed. Nothing is random.
 
-    Images are 3×H×W or N×3×H×W float32 in [0, 1]. Wherever faces are compared, `embed`'s output (N×128) may
-    stand in for the images, so that no face need be embedded twice. Nothing here is random.
+    Images are 3×H×W or N×3×H×W float32 in [0, 1]. Wherever faces are compared, images or their embeddings
+    (N×128, from `embed`) may be given, so no face need be embedded twice.
     """
 
     def detect(self, images: torch.Tensor) -> list[tuple[float, float, float, float] | None]:
-        """Find the largest face of every image (dlib's HOG detector, its default threshold).
+        """Find the largest face of every image: dlib's HOG detector, its default threshold.
 
-        images: N×3×H×W in [0, 1]. An image whose shorter side is under 256 px is enlarged to that (bicubic),
-        since the detector finds no face under 80 px; a longer side over 2048 px is reduced to that.
+        The shorter side is enlarged to DETECT_SIDE, a longer side over MAX_SIDE reduced to that (bicubic).
         Returns N boxes (left, top, right, bottom) in pixels of the input, which may reach past its border, or
         None where there is no face. Raises ValueError for a bad image, ModuleNotFoundError without dlib.
         """
@@ -49,8 +46,8 @@ class Judge:
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Describe the largest face of every image by the 128 numbers of dlib's ResNet (5 points, no jitter).
 
-        images: N×3×H×W in [0, 1]. Returns N×128 float32 on the CPU, NaN in the rows without a face.
-        Raises as `detect` does, and ModuleNotFoundError without the package face_recognition_models.
+        Returns N×128 float32 on the CPU, NaN in the rows without a face. Raises as `detect` does, and
+        ModuleNotFoundError without the package face_recognition_models.
         """
         dlib = _dlib()
         images = check_image(images, "images")
@@ -67,12 +64,10 @@ class Judge:
         return embeddings
 
     def ism(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
-        """Identity score matching: mean cosine to the mean of the clean faces (Anti-DreamBooth's metric).
+        """Identity score matching: mean cosine to the mean clean embedding.  (Anti-DreamBooth, 2303.15433)
 
-        generated, reference: N×3×H×W in [0, 1] or N×128 from `embed`. Returns the mean of cos(embedding,
-        mean reference embedding), in [−1, 1], over the generated images with a face; nan where none has one.
-        dlib's embeddings are not centred: even strangers score about 0.9, so read ism beside the cosines of
-        same-person and different-person pairs, or use `distance`, for which the recogniser was trained.
+        In [−1, 1], over the generated images with a face; nan where none has one. dlib's embeddings aren't
+        centred: even strangers score about 0.9. Compare with pairs of photos of one person and of two.
         """
         clean = self._faces(reference).nanmean(dim=0)
         return float(F.cosine_similarity(self._faces(generated), clean, dim=-1).nanmean())
@@ -80,9 +75,8 @@ class Judge:
     def distance(self, generated: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """Euclidean distance of faces, dlib's own metric: the mean over the reference photos.
 
-        generated, reference: N×3×H×W in [0, 1] or N×128 from `embed`. Returns (N,) float32, NaN where a
-        generated image has no face (all NaN where no reference has one). It averages over pairs of photos,
-        since `threshold` is calibrated on pairs; the distance to the mean embedding would always be smaller.
+        Returns (N,) float32, NaN where a generated image, or every reference, has no face. `threshold` is
+        calibrated on pairs of photos; the distance to a mean embedding would always be smaller.
         """
         faces, clean = self._faces(generated), self._faces(reference)
         return torch.linalg.vector_norm(faces[:, None] - clean[None], dim=-1).nanmean(dim=1)
@@ -90,18 +84,14 @@ class Judge:
     def same_person(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
         """Share, in [0, 1], of the generated images that show the reference person: distance ≤ threshold.
 
-        generated, reference: N×3×H×W in [0, 1] or N×128 from `embed`. An image without a face does not show
-        the person; nan where no reference has a face. Raises FileNotFoundError without a calibration.
+        An image without a face does not show the person; nan where no reference has a face.
         """
         clean = self._faces(reference)
         shown = self.distance(generated, clean) <= self.threshold
         return float(shown.float().mean()) if clean.isfinite().any() else torch.nan
 
     def fdfr(self, generated: torch.Tensor) -> float:
-        """Face detection failure rate: share, in [0, 1], of the images in which `detect` finds no face.
-
-        generated: N×3×H×W in [0, 1] or N×128 from `embed`.
-        """
+        """Face detection failure rate: share, in [0, 1], of the images in which `detect` finds no face."""
         if generated.ndim == 2:
             return float(self._faces(generated).isnan().any(dim=1).float().mean())
         boxes = self.detect(generated)
@@ -114,10 +104,7 @@ class Judge:
 
     @property
     def threshold(self) -> float:
-        """Distance up to which two photos count as one person, at the calibration's rate of false positives.
-
-        dlib's usual 0.6 is for real photos; rendered faces lie closer together.
-        """
+        """Distance up to which two photos count as one person; rendered faces are closer than dlib's 0.6."""
         return float(self.calibration["threshold"])
 
     lpips, flip, ssim, psnr = (staticmethod(measure) for measure in (lpips, flip, ssim, psnr))

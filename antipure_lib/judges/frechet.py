@@ -15,14 +15,12 @@ from .lpips import LPIPS, MIN_SIDE
 def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
     """Fréchet distance between two sets of images in features of AlexNet; 0 for equal sets, higher is worse.
 
-    It isn't FID: that uses Inception's 2048 features at 299 px, these are 256 means of AlexNet's last
-    convolution (`alexnet_features`), and the figures can't be compared. Compare only sets of one image size
-    and of equal numbers of images. With few images the distance is too large: n images span n−1 of 256
-    directions, two sets span different ones, and those count in full. What "no difference" measures is the
-    distance between two sets of real images of these numbers.
+    FID (Heusel et al. 2017, arXiv 1706.08500) has Inception's 2048 features at 299 px; these are the 256 of
+    `alexnet_features`. Compare only sets of one image size and of equal numbers of images. With few images
+    the distance is too large. Two sets of real images of these numbers show what "no difference" is.
 
-    images, reference: N×3×H×W and M×3×H×W in [0, 1], at least two of each. Raises ValueError for bad images
-    and for sizes that differ.
+    images, reference: N×3×H×W and M×3×H×W in [0, 1], at least two of each, of one size. Raises ValueError for
+    values outside their range.
     """
     images, reference = check_image(images, "images"), check_image(reference, "reference")
     if images.shape[1:] != reference.shape[1:]:
@@ -36,11 +34,10 @@ def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
 def frechet_distance(features_a: torch.Tensor, features_b: torch.Tensor) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2·(Σ_a·Σ_b)^½), of two samples' means and covariances.
 
-    The squared 2-Wasserstein distance of the Gaussians (Dowson & Landau 1982; FID: Heusel et al. 2017,
-    arXiv 1706.08500, eq. 6). With Σ = AᵀA, A the centred features over √(n−1), the trace of the root is the
-    sum of the singular values of A·Bᵀ: exact also where Σ lacks full rank, without the root of a matrix.
-
-    features: N×D and M×D, N, M ≥ 2. Computed in float64. Raises ValueError for other shapes, NaN, infinity.
+    The squared 2-Wasserstein distance of Gaussians (Dowson & Landau 1982; arXiv 1706.08500, eq. 6). With
+    Σ = AᵀA, A the centred features over √(n−1), the root's trace is the sum of the singular values of A·Bᵀ.
+    That is exact also where Σ lacks full rank. features: N×D and M×D, N, M ≥ 2; computed in float64.
+    Raises ValueError for other shapes, NaN and infinity.
     """
     a, b = (_features(f, name) for f, name in ((features_a, "features_a"), (features_b, "features_b")))
     if a.shape[1] != b.shape[1]:
@@ -67,9 +64,9 @@ def _centre(f):
 
 @torch.no_grad()
 def alexnet_features(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """AlexNet's last convolution, averaged over the picture: N×3×H×W in [0, 1] → N×256.
+    """AlexNet's last convolution, averaged over the picture: N×3×H×W in [0, 1], sides ≥ 31 px → N×256.
 
-    The trunk is ImageNet's, as it lies in LPIPS (data/judges). Raises ValueError for a side under 31 px.
+    The trunk is ImageNet's, from LPIPS (data/judges). Raises ValueError for values outside their range.
     """
     images = check_image(images, "images")
     if min(images.shape[-2:]) < MIN_SIDE:

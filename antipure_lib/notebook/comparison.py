@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 import torch
 
 from ..core.images import LEVELS
@@ -9,7 +10,6 @@ from ..judges.perturbation import radial_spectrum
 from .show import COLOURS, amplify
 
 UNITS = {"largest change": "/255", "PSNR": " dB"}
-
 CROP = 256  # side of the part that is shown pixel by pixel
 
 
@@ -18,8 +18,6 @@ def show_comparison(x: torch.Tensor, x_protected: torch.Tensor, figures: Mapping
 
     x, x_protected: 3×H×W in [0, 1]. figures: from `compare_photos`.
     """
-    import matplotlib.pyplot as plt
-
     delta = (x_protected - x) * LEVELS
     factor = max(1, int(LEVELS / 2 / delta.abs().max()))  # the largest that clips nothing
     top, left = (max(0, side - CROP) // 2 for side in x.shape[-2:])
@@ -39,7 +37,7 @@ def show_comparison(x: torch.Tensor, x_protected: torch.Tensor, figures: Mapping
     axis.plot(frequencies, amplitudes, color=COLOURS[0], marker="o", ms=3, label="this change")
     size = delta.square().mean().sqrt().item()
     axis.axhline(size, color=COLOURS[1], ls="--", label="white noise of the same size")
-    axis.set(xlabel="cycles a pixel", ylabel="amplitude in 1/255", title="radial spectrum", ylim=(0, None))
+    axis.set(xlabel="cycles per pixel", ylabel="amplitude in 1/255", title="radial spectrum", ylim=(0, None))
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,10 +15,8 @@ from ..core.images import quantise_within, to_pil
 from ..core.pgd import fast
 from ..photos.pictures import load_image
 from ..purifiers.registry import PURIFIERS, purify
+from ..runtime.pipelines import DDPMPipeline
 from .show import amplify
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 def photo_panel(

@@ -4,47 +4,38 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from ..core.images import check_image
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart, and a line style for each colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
-# A line style for each colour: curves can be told apart without the colours, too.
 STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), ":")
-
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 
 def amplify(x_adv: torch.Tensor, x: torch.Tensor, factor: float = 8) -> torch.Tensor:
     """The perturbation as a picture: 0.5 + factor·(x_adv − x), clipped to [0, 1]; grey means unchanged.
 
-    x_adv, x: 3×H×W or N×3×H×W in [0, 1], same shape. State the factor beside the picture.
+    x_adv, x: 3×H×W or N×3×H×W in [0, 1], same shape. State the factor next to the picture.
     """
     return (0.5 + factor * (x_adv - x)).clamp(0, 1)
 
 
 def show_rows(
     rows: Mapping[str, torch.Tensor],
-    columns: int | None = None,  # images a row; default all
+    columns: int | None = None,  # images per row; default all
     title: str = "",
-    scale: float = 0.8,  # inches an image
+    scale: float = 0.8,  # inches per image
     column_titles: Sequence[str] = (),
 ):
     """Rows of images, each with its name on the left. rows: name → N×3×H×W in [0, 1]. Returns the figure."""
-    import matplotlib.pyplot as plt
-
     batches = {name: check_image(images, name).cpu() for name, images in rows.items()}
     columns = columns or max(len(images) for images in batches.values())
-    label = 1.5  # inches for the names
-    figure, axes = plt.subplots(
-        len(batches),
-        columns,
-        figsize=(label + columns * scale, len(batches) * scale + (0.35 if title or column_titles else 0)),
-        squeeze=False,
-        layout="compressed",
-    )
+    titles = 0.35 if title or column_titles else 0  # inches, as the names' 1.5
+    size = (1.5 + columns * scale, len(batches) * scale + titles)
+    figure, axes = plt.subplots(len(batches), columns, figsize=size, squeeze=False, layout="compressed")
     for line, (name, images) in zip(axes, batches.items(), strict=True):
         for axis in line:
             axis.axis("off")
@@ -66,8 +57,6 @@ def show_curves(
     title: str = "",
 ):
     """Named curves over a common axis. Returns the figure."""
-    import matplotlib.pyplot as plt
-
     figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
     for (name, values), colour, style in zip(curves.items(), cycle(COLOURS), cycle(STYLES), strict=False):
         values = np.asarray(values, float)
@@ -86,17 +75,14 @@ def show_maps(
     signed: bool = False,  # colours symmetric about zero
     xlabel: str = "",
     ylabel: str = "",
-    scale: float = 2.4,  # inches a map
+    scale: float = 2.4,  # inches per map
 ):
     """A row of number grids as heat maps with one colour scale. maps: name → h×w. Returns the figure."""
-    import matplotlib.pyplot as plt
-
     arrays = {name: np.asarray(values.detach().cpu(), float) for name, values in maps.items()}
     high = max(np.nanmax(np.abs(a) if signed else a) for a in arrays.values())
     low = -high if signed else min(np.nanmin(a) for a in arrays.values())
-    figure, axes = plt.subplots(
-        1, len(arrays), figsize=(len(arrays) * scale + 0.9, scale + 0.5), squeeze=False, layout="compressed"
-    )
+    size = (len(arrays) * scale + 0.9, scale + 0.5)
+    figure, axes = plt.subplots(1, len(arrays), figsize=size, squeeze=False, layout="compressed")
     for axis, (name, values) in zip(axes[0], arrays.items(), strict=True):
         picture = axis.imshow(values, cmap="cividis" if signed else "viridis", vmin=low, vmax=high)
         axis.set_title(name, fontsize=10)
@@ -107,8 +93,6 @@ def show_maps(
 
 def to_png(figure) -> bytes:
     """A figure as the bytes of a PNG file, a frame for `scrub`. The figure is closed."""
-    import matplotlib.pyplot as plt
-
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     plt.close(figure)
@@ -119,9 +103,8 @@ def scrub(frames: Mapping[object, bytes], name: str):
     """A slider over ready pictures. frames: slider label → bytes from `to_png`. Returns the widget."""
     from ipywidgets import Image, Layout, SelectionSlider, VBox
 
-    slider = SelectionSlider(
-        options=list(frames), description=name, continuous_update=False, layout=Layout(width="26em")
-    )
+    look = {"continuous_update": False, "layout": Layout(width="26em")}
+    slider = SelectionSlider(options=list(frames), description=name, **look)
     picture = Image(value=frames[slider.value], format="png")
     # Without this the page would stretch the picture to its own width.
     picture.layout = Layout(align_self="flex-start", object_fit="none")

@@ -1,27 +1,24 @@
 """AdvDM: raise a fixed latent model's own training loss.  (Liang et al. 2023, arXiv 2302.04578)
 
-As in every latent attack here, ‖·‖² is a mean over channels and pixels, one value per image. Budgets are in
+In every latent attack here, ‖·‖² is a mean over channels and pixels, one value per image. Budgets are in
 [0, 1] units. Authors often give theirs in [−1, 1], where the same number is half as much.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
+from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
 from ..runtime.checks import check_counts
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .fixed_model import check_attacked, embed
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+from .fixed_model import check_attacked
 
 
 def advdm_steps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
@@ -33,16 +30,14 @@ def advdm_steps(
 ) -> Iterator[PGDState]:
     """AdvDM: maximise E_{t,ε} ‖ε_θ(z_t,t,c) − ε‖², z ~ q(z|x+δ), t ~ U{0 … T−1}.  (arXiv 2302.04578, eq. 7)
 
-    This is the model's own training loss, so a model that predicts v is attacked in v.
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, term "loss".
+    This is the model's own training loss, so a model that predicts v is attacked in v. Term: "loss".
     Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
     check_counts(noise_samples=noise_samples)
     pipe = pipe_view(pipe)
-    loss = advdm_loss(pipe, embed(pipe, prompt), noise_samples)
-    options = {"momentum": momentum, "random_start": random_start}
-    return pgd(loss, images, eta, steps, step_size, seed, **options)
+    loss = advdm_loss(pipe, text_embeddings(pipe, [prompt]), noise_samples)
+    return pgd(loss, images, eta, steps, step_size, seed, momentum=momentum, random_start=random_start)
 
 
 def advdm_loss(

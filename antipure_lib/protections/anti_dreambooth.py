@@ -1,11 +1,10 @@
 """Anti-DreamBooth: attack a model that has learned, or keeps learning, the subject.  (arXiv 2303.15433)
 
-Surrogates are copies; the caller's pipeline stays as it is. One subject at a time. Losses and units as in
-`advdm`. The authors' budget of 0.05 and step of 0.005 in [−1, 1] are 6.4/255 and 0.64/255.
+One subject at a time. Losses and units as in `advdm`. The authors' budget of 0.05 and step of 0.005 in
+[−1, 1] are 6.4/255 and 0.64/255.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,16 +21,14 @@ from ..customization.latent_diffusion import (
 )
 from ..customization.training import check_training, last_pipe, train_steps
 from ..runtime.checks import check_counts
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .advdm import advdm_loss, advdm_steps
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def fsmg_steps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
@@ -47,10 +44,9 @@ def fsmg_steps(
 ) -> Iterator[PGDState]:
     """Anti-DreamBooth, FSMG: AdvDM on one fixed surrogate, fine-tuned on clean set A.  (section 4.2)
 
-    The authors train the surrogate for 1000 steps, as long as the abuser's model. Here as well, both have
-    `dreambooth_steps`' defaults. x: 3×H×W or N×3×H×W in [0, 1], of the model's size. The first state comes
-    after the surrogate's training. States: see `PGDState`, term "loss". Raises before the training, as
-    `advdm_steps` and `dreambooth_steps` do.
+    The authors train the surrogate as long as the abuser's model. Here as well, both have the defaults of
+    `dreambooth_steps`. The first state comes after the training, errors before it. Term: "loss".
+    Raises ValueError for values outside their range.
     """
     check_size(pipe, x, "x")
     check_ascent(eta, steps, step_size, seed, momentum)
@@ -68,7 +64,7 @@ def fsmg_steps(
 
 def aspl_steps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,  # of PGD in all; the last round may be shorter than the others
@@ -85,8 +81,7 @@ def aspl_steps(
 
     A round: θ' ← θ trained on clean set A; PGD against θ'; θ ← θ trained on the perturbed photos. PGD is one
     run: momentum and noise go on from round to round. The authors run 50 rounds of 3, 6 and 3 steps, with one
-    photo per training step. x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, term
-    "loss". Raises ValueError for values outside their range.
+    photo per training step. Term: "loss". Raises ValueError for values outside their range.
     """
     images = check_size(pipe, x, "x").to(pipe.unet.device)
     check_ascent(eta, steps, step_size, seed, momentum)
@@ -96,8 +91,8 @@ def aspl_steps(
     def run() -> Iterator[PGDState]:
         surrogate.begin()
         loss = advdm_loss(surrogate.attacked, surrogate.embedding, noise_samples)
-        options = {"momentum": momentum, "random_start": random_start}
-        yield from climb(surrogate, loss, images, round_steps, eta, steps, step_size, seed, **options)
+        options = dict(eta=eta, step_size=step_size, seed=seed, momentum=momentum, random_start=random_start)
+        yield from climb(surrogate, loss, images, round_steps, steps, **options)
 
     return run()
 
@@ -105,7 +100,7 @@ def aspl_steps(
 class Surrogate:
     """A model θ that keeps learning the protected photos, and θ', its copy, which is attacked.
 
-    Training is DreamBooth's, as in `dreambooth_steps`, at a constant rate and with a new optimiser each time.
+    (arXiv 2303.15433, alg. 1.) Training is DreamBooth's, at a constant rate, with a new optimiser each time.
     Raises ValueError for values outside their range.
     """
 
@@ -130,13 +125,8 @@ class Surrogate:
             raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
         if prior_images is not None:
             prior_images = check_size(pipe, prior_images, "prior_images")
-        self.pipe, self.prompt, self.batch = pipe, prompt, batch
-        self.prior_weight, self.prior_images, self.n_prior, self.seed = (
-            prior_weight,
-            prior_images,
-            n_prior,
-            seed,
-        )
+        self.pipe, self.prompt, self.batch, self.seed = pipe, prompt, batch, seed
+        self.prior_weight, self.prior_images, self.n_prior = prior_weight, prior_images, n_prior
         self.how = {"steps": surrogate_steps, "lr": lr, "batch": batch, "snr_gamma": snr_gamma}
 
     def begin(self) -> None:
@@ -175,18 +165,10 @@ class Surrogate:
 
 
 def climb(
-    surrogate: Surrogate,
-    loss: Loss,
-    images: torch.Tensor,
-    round_steps: int,
-    eta: float,
-    steps: int,
-    step_size: float,
-    seed: int,
-    **options,
+    surrogate: Surrogate, loss: Loss, images: torch.Tensor, round_steps: int, steps: int, **options
 ) -> Iterator[PGDState]:
     """`pgd` on a loss of the surrogate, which learns the protected photos after every round."""
-    for state in pgd(loss, images, eta, steps, step_size, seed, **options):
+    for state in pgd(loss, images, steps=steps, **options):
         yield state
         if state.step % round_steps == 0 and state.step < steps:
             surrogate.learn(state.x_adv)

@@ -16,15 +16,14 @@ def none_steps(x: torch.Tensor, **_) -> Iterator[PGDState]:
 
 
 def random_steps(
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 1,  # of no effect: one step spends the whole budget
     seed: int = 0,
 ) -> Iterator[PGDState]:
-    """x ± η with a random sign for each number: the control for every other protection; one state.
+    """x ± η with a random sign for each number: as large as the budget allows, from no model; one state.
 
-    Of all perturbations within the budget these are the largest, and they know no model.
-    x: 3×H×W or N×3×H×W in [0, 1]. Raises ValueError for values outside their range.
+    Raises ValueError for values outside their range.
     """
     images, eta = check_image(x).detach(), check_eta(eta)
     generator = torch.Generator().manual_seed(check_seed(seed))

@@ -4,26 +4,23 @@ The AntiPure paper (arXiv 2509.13922) calls this objective intractable; for a sm
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, check_ascent, pgd
 from ..core.tiles import tile_count
 from ..purifiers.chain import purify_chain, respaced
-from ..purifiers.diffpure import check_chain
+from ..purifiers.diffpure import check_chain, check_gamma
 from ..runtime.checks import check_counts
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import randint
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 def end_to_end_steps(
     ddpm: "DDPMPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
@@ -34,22 +31,23 @@ def end_to_end_steps(
     gamma: float = 0.1,  # share of the current image that each iteration keeps
     noise_samples: int = 1,  # chains, each with its own noise, averaged in each step
     momentum: float = 0.0,
-    checkpointing: bool = True,  # recompute instead of keeping activations
+    checkpointing: bool = True,  # recompute activations: memory of one iteration, whatever their number
     batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits in memory
 ) -> Iterator[PGDState]:
     """Maximise E ‖Pure(x+δ) − Pure(x)‖², the same noise in both, through every step of GrIDPure.
 
-    A perfectly removable δ would raise the paper's ‖Pure(x+δ) − (x+δ)‖, so that isn't used. ‖·‖² is a mean
-    over channels and pixels. Each step draws new noise. δ starts uniform in ±η: at δ = 0 the gradient is 0.
-    The gradient is exact for a chain shorter than GrIDPure's, which starts at the same noise (see
-    `respaced`). The defaults suit a CPU. A step costs about 5·(t/stride)·iterations·noise_samples runs of the
-    UNet on every tile. With checkpointing the memory is that of one iteration, whatever their number.
-
-    x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images. States: see `PGDState`, term
-    "loss". Raises ValueError for values outside their range, and for a stride that doesn't divide t.
+    A δ that purification removes completely would raise the paper's ‖Pure(x+δ) − (x+δ)‖ (arXiv 2509.13922).
+    ‖·‖² is a mean over channels and pixels. Each step draws new noise. δ starts uniform in ±η: at δ = 0 the
+    gradient is 0. It is exact for a chain that starts at the same noise and is shorter (see `respaced`).
+    A step costs about 5·(t/stride)·iterations·noise_samples runs of the UNet on every tile. Term: "loss".
+    Raises ValueError for values outside their range, and for a stride that doesn't divide t.
     """
     sizes = check_ascent(eta, steps, step_size, seed, momentum)
-    images = check_shortened(ddpm, x, t, stride, iterations, gamma, noise_samples)
+    check_counts(stride=stride, iterations=iterations, noise_samples=noise_samples)
+    check_gamma(gamma)
+    images = check_chain(ddpm, x, t)
+    if t % stride:
+        raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")
     count = end_to_end_images(ddpm, (len(images), *images.shape[-2:]))
     calls = t // stride * (1 if checkpointing else iterations * noise_samples)
     model = in_parts(ddpm, batch, count, gradients=True, calls=calls)
@@ -62,28 +60,6 @@ def end_to_end_images(ddpm: "DDPMPipeline", size: tuple[int, int, int], **_) -> 
     """How many images go through the UNet at a time: the tiles of N images of H×W, size = (N, H, W)."""
     n, height, width = size
     return n * tile_count(height, width, sample_size(ddpm))
-
-
-def check_shortened(
-    ddpm: "DDPMPipeline",
-    x: torch.Tensor,
-    t: int,
-    stride: int,
-    iterations: int,
-    gamma: float,
-    noise_samples: int = 1,
-) -> torch.Tensor:
-    """The images, N×3×H×W on the model's device, for a shortened chain.
-
-    Raises ValueError for values outside their range, and for a stride that doesn't divide t.
-    """
-    check_counts(stride=stride, iterations=iterations, noise_samples=noise_samples)
-    if not 0 <= gamma < 1:
-        raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
-    images = check_chain(ddpm, x, t)
-    if t % stride:
-        raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")
-    return images
 
 
 def end_to_end_loss(

@@ -1,22 +1,13 @@
-"""What AdvDM, PhotoGuard and Mist share: checks, the prompt's embedding, a target's latent."""
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+"""What AdvDM, PhotoGuard and Mist share: checks, a target's latent."""
 
 import torch
 
-from ..customization.latent_diffusion import check_prompt, check_size, latents, text_embeddings
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+from ..customization.latent_diffusion import check_size, latents
+from ..runtime.pipelines import StableDiffusionPipeline
 
 
 def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Tensor:
-    """The images, N×3×H×W on the model's device.
-
-    Raises ValueError for bad images, another size than the model's, or a model in half precision; TypeError
-    for a model of another kind.
-    """
+    """The images, N×3×H×W on the model's device. Raises as `check_size`, and for half precision."""
     images = check_size(pipe, x, "x")
     if torch.finfo(pipe.unet.dtype).bits < 32:
         kind = str(pipe.unet.dtype).removeprefix("torch.")
@@ -24,24 +15,10 @@ def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Te
     return images.to(pipe.unet.device)
 
 
-@torch.no_grad()
-def embed(pipe: "StableDiffusionPipeline", prompt: str) -> Callable[[], torch.Tensor]:
-    """The prompt's embedding of a model that stays as it is: computed once.  () → 1×L×D
-
-    Raises ValueError for a prompt that the model can't read whole.
-    """
-    check_prompt(pipe, prompt)
-    embedding = text_embeddings(pipe, [prompt])()
-    return lambda: embedding
-
-
 def target_latent(
     pipe: "StableDiffusionPipeline", images: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
-    """The mean latent of the target: one image, or one per image of `images`.
-
-    Raises ValueError for another number of targets or another size.
-    """
+    """The mean latent of the target, one image or one per image. Raises ValueError for other numbers."""
     target = check_size(pipe, target, "target")
     if len(target) not in (1, len(images)):
         raise ValueError(f"target must be one image or one for each of x's {len(images)}, got {len(target)}")

@@ -1,26 +1,23 @@
 """Mist: a texture term and a semantic term, fused.  (Liang and Wu 2023, arXiv 2305.12683)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents
+from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
 from ..runtime.checks import check_counts
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .fixed_model import check_attacked, embed, target_latent
+from .fixed_model import check_attacked, target_latent
 
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-
-# Mist's code weighs a mean by 1e4 against a sum over the 4·64·64 numbers of a 512 px image's latent.
+# Mist's code weighs a mean by 1e4 against a sum over the 4·64·64 numbers of a 512 px image's latent: 0.61.
 MIST_WEIGHT = 1e4 / (4 * 64 * 64)
 
 
 def mist_steps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
@@ -34,16 +31,14 @@ def mist_steps(
 ) -> Iterator[PGDState]:
     """Mist, fused: minimise ‖z − E(target)‖² − w·E_{t,ε} ‖ε_θ(z_t,t,c) − ε‖², z ~ q(z|x+δ).  (2305.12683)
 
-    The texture term draws the latent to the target's; the semantic term is AdvDM's. The authors' w = 1e4 goes
-    with a sum in the first and a mean in the second. With means in both it is 1e4 / 16,384 ≈ 0.61.
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, terms "semantic" and "texture"
-    = −‖·‖². Raises ValueError for values outside their range, and for a model in half precision.
+    The texture term draws the latent to the target's; the semantic term is AdvDM's. Terms: "semantic" and
+    "texture" = −‖·‖². Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
     check_counts(noise_samples=noise_samples)
     pipe = pipe_view(pipe)
     z_target = target_latent(pipe, images, checkerboard(images.shape[-1]) if target is None else target)
-    embedding = embed(pipe, prompt)
+    embedding = text_embeddings(pipe, [prompt])
 
     def loss(x_adv, generator):
         z0 = sample_latents(pipe, x_adv, generator)
@@ -55,9 +50,6 @@ def mist_steps(
 
 
 def checkerboard(side: int, cells: int = 8) -> torch.Tensor:
-    """A black and white checkerboard: dense and of high contrast, as Mist's own target is.
-
-    Returns 3×side×side in {0, 1}, the top left cell black.
-    """
+    """A checkerboard, 3×side×side in {0, 1}, top left 0: dense and of high contrast, as Mist's own target."""
     index = torch.arange(side) * cells // side
     return ((index[:, None] + index) % 2).float().expand(3, side, side)

@@ -1,22 +1,19 @@
 """PhotoGuard's encoder attack.  (Salman et al. 2023, arXiv 2302.06588)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.pgd import PGDState, pgd
 from ..customization.latent_diffusion import posterior
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked, target_latent
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def photoguard_steps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
@@ -27,8 +24,7 @@ def photoguard_steps(
 ) -> Iterator[PGDState]:
     """PhotoGuard's encoder attack: minimise ‖E(x+δ) − E(target)‖², E the mean latent.  (arXiv 2302.06588)
 
-    The grey target is the paper's own example (section 4.1). It holds nothing of any photo.
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, term "loss" = −‖·‖².
+    The grey target is the paper's own example (section 4.1). Term: "loss" = −‖·‖².
     Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
@@ -39,5 +35,4 @@ def photoguard_steps(
         mean, _ = posterior(pipe, x_adv)
         return -(mean - z_target).square().mean((1, 2, 3))
 
-    options = {"momentum": momentum, "random_start": random_start}
-    return pgd(loss, images, eta, steps, step_size, seed, **options)
+    return pgd(loss, images, eta, steps, step_size, seed, momentum=momentum, random_start=random_start)

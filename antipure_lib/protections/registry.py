@@ -18,7 +18,7 @@ needs as `ddpm`, `pipe` or `set_a`. The command line, the benchmark and the test
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -27,6 +27,7 @@ from ..core.images import check_eight_bit, quantise_within
 from ..core.pgd import PGDState
 from ..customization.dreambooth import dreambooth_steps
 from ..runtime.memory import MemoryPlan, memory_plan
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .advdm import advdm_steps
 from .anti_dreambooth import Surrogate, aspl_steps, fsmg_steps
 from .controls import none_steps, random_steps
@@ -34,9 +35,6 @@ from .end_to_end import end_to_end_images, end_to_end_steps
 from .mist import mist_steps
 from .photoguard import photoguard_steps
 from .simac import simac_steps
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 REMEDIES = {
     "ddpm": "the purifier's model, for example ddpm=load_ddpm()",
@@ -92,49 +90,40 @@ def protect(
     name: str,
     images: torch.Tensor,
     *,
-    ddpm: "DDPMPipeline | None" = None,
-    pipe: "StableDiffusionPipeline | None" = None,
-    set_a: torch.Tensor | None = None,
-    eta: float = 16 / 255,
-    steps: int = 100,
-    seed: int = 0,
-    **options,
+    eta: float = 16 / 255,  # budget in [1/255, 1], [0, 1] units
+    **options,  # every further argument of `protect_steps`
 ) -> torch.Tensor:
     """Protect images: the last state of `protect_steps`, rounded to 8 bits within the budget.
 
-    images: 3×H×W or N×3×H×W in [0, 1]. Returns their shape and device: what a saved PNG holds, with
-    ‖x_adv − x‖∞ ≤ η for that file. Arguments and errors as in `protect_steps`; ValueError for eta < 1/255.
+    Returns the images' shape and device: what a saved PNG holds, with ‖x_adv − x‖∞ ≤ η for that file.
+    Raises ValueError for values outside their range, and as `protect_steps`.
 
     >>> protected = protect("mist", load_faces("p01", "B"), pipe=load_stable_diffusion(), eta=8 / 255)
     """
     eta = check_eight_bit(eta)  # before the work, not after it
-    for state in protect_steps(
-        name, images, ddpm=ddpm, pipe=pipe, set_a=set_a, eta=eta, steps=steps, seed=seed, **options
-    ):
+    for state in protect_steps(name, images, eta=eta, **options):
         x_adv = state.x_adv
     return quantise_within(x_adv.to(images).view_as(images), images.detach(), eta)
 
 
 def protect_steps(
     name: str,
-    images: torch.Tensor,
+    images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
-    ddpm: "DDPMPipeline | None" = None,
+    ddpm: "DDPMPipeline | None" = None,  # of these three only what the protection needs is used
     pipe: "StableDiffusionPipeline | None" = None,
-    set_a: torch.Tensor | None = None,
+    set_a: torch.Tensor | None = None,  # clean photos of the same person, [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     seed: int = 0,
-    **options,
+    **options,  # the protection's other arguments
 ) -> Iterator[PGDState]:
     """The protection of that name in PROTECTIONS, step by step.
 
-    images: 3×H×W or N×3×H×W in [0, 1]. ddpm, pipe, set_a (clean photos of the same person): only what the
-    protection needs is used. options: its further arguments. States: see `PGDState`.
-    Raises ValueError for an unknown name, a missing model or photos, and as the protection itself does.
+    Raises ValueError for an unknown name, a missing model or photos, and values outside their range.
     """
     given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
-    protection = known_protection(name)
+    protection = _known(name)
     needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():
         if value is None:
@@ -145,16 +134,12 @@ def protect_steps(
 def protection_plan(
     name: str, ddpm: "DDPMPipeline", size: tuple[int, int, int], **options
 ) -> MemoryPlan | None:
-    """What a protection of N images of H×W needs of memory, size = (N, H, W); None for one without a ddpm.
-
-    options: the protection's arguments. Raises ValueError for an unknown name.
-    """
-    images = known_protection(name).images
+    """What a protection of N images of H×W needs of memory, size = (N, H, W); None for one without a ddpm."""
+    images = _known(name).images
     return None if images is None else memory_plan(ddpm, images(ddpm, size, **options), gradients=True)
 
 
-def known_protection(name: str) -> Protection:
-    """The protection of that name. Raises ValueError for an unknown one."""
+def _known(name: str) -> Protection:
     if name not in PROTECTIONS:
         raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
     return PROTECTIONS[name]

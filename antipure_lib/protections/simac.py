@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,21 +12,19 @@ from ..customization.latent_diffusion import (
     denoising_error,
     posterior,
     sample_latents,
+    text_embeddings,
     working_copy,
 )
 from ..runtime.checks import check_counts, check_finite
 from ..runtime.noise import randn
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .anti_dreambooth import Surrogate, climb
-from .fixed_model import embed
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def simac_steps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,  # of ASPL's PGD; the selection's gradients come on top
@@ -49,9 +46,7 @@ def simac_steps(
     timesteps, f_l from `last_block_features`, the same noise in both. The authors' code takes the second
     term without its gradient, and compares with the round's first x+δ instead of x. There, only the selected
     timesteps distinguish it from ASPL. Its budget, "16" of 255 in [−1, 1], is 8/255 here.
-
-    x: 3×H×W or N×3×H×W in [0, 1], of the model's size. States: see `PGDState`, terms "loss" and "features"
-    (the weight included). Raises ValueError for values outside their range.
+    Terms: "loss" and "features", the weight included. Raises ValueError for values outside their range.
     """
     images = check_size(pipe, x, "x").to(pipe.unet.device)
     check_ascent(eta, steps, step_size, seed, momentum)
@@ -64,13 +59,13 @@ def simac_steps(
     def run() -> Iterator[PGDState]:
         # As in the authors' code, the pretrained model selects.
         pretrained = pipe_view(working_copy(pipe))
-        select = (images, embed(pretrained, prompt), eta, step_size, seed)
+        select = (images, text_embeddings(pretrained, [prompt]), eta, step_size, seed)
         timesteps = greedy_timesteps(pretrained, *select, **selection)
         del pretrained, select
         surrogate.begin()
         loss = interference_loss(surrogate, images, timesteps, interference)
-        options = {"momentum": momentum, "random_start": random_start}
-        yield from climb(surrogate, loss, images, round_steps, eta, steps, step_size, seed, **options)
+        options = dict(eta=eta, step_size=step_size, seed=seed, momentum=momentum, random_start=random_start)
+        yield from climb(surrogate, loss, images, round_steps, steps, **options)
 
     return run()
 
@@ -78,9 +73,9 @@ def simac_steps(
 def interference_loss(
     surrogate: Surrogate, images: torch.Tensor, timesteps: torch.Tensor, weight: float = 1.0
 ) -> Loss:
-    """SimAC's two terms for `pgd`: (x_adv N×3×H×W, generator) → {"loss": (N,), "features": (N,)}.
+    """SimAC's two terms as a loss for `pgd`: {"loss": (N,), "features": (N,)}.  (arXiv 2312.07865, eq. 4-7)
 
-    (arXiv 2312.07865, eq. 4-7.) images: clean, N×3×H×W in [0, 1]. timesteps: N×T bool, the selected ones.
+    images: clean, N×3×H×W in [0, 1]. timesteps: N×T bool, the selected ones.
     """
     pipe, chances = surrogate.attacked, timesteps.double()
 
@@ -91,9 +86,8 @@ def interference_loss(
         t = torch.multinomial(chances, 1, generator=generator).flatten().to(mean.device)
         z0 = mean + std * torch.cat([noise, noise])
         with last_block_features(pipe.unet) as layers:
-            errors = denoising_error(
-                pipe, z0, torch.cat([eps, eps]), torch.cat([t, t]), surrogate.embedding()
-            )
+            both = torch.cat([eps, eps]), torch.cat([t, t])
+            errors = denoising_error(pipe, z0, *both, surrogate.embedding())
         pairs = [layer.chunk(2) for layer in layers]  # of x + δ and of x
         features = sum((ours - clean).square().mean((1, 2, 3)) for ours, clean in pairs) / len(pairs)
         return {"loss": errors[: len(x_adv)], "features": weight * features}
@@ -103,22 +97,21 @@ def interference_loss(
 
 def greedy_timesteps(
     pipe: "StableDiffusionPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # N×3×H×W in [0, 1]
     embedding: Callable[[], torch.Tensor],  # the prompt's, 1×L×D
     eta: float = 16 / 255,  # budget, [0, 1] units
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
-    candidates: int = 5,  # timesteps that are compared in a step
-    radius: int = 20,  # of the interval that is deleted in a step
+    candidates: int = 5,  # timesteps that are compared in a step, at least 1
+    radius: int = 20,  # of the interval that is deleted in a step, 0 … (keep−1)/2
     keep: int = 100,  # at most so many timesteps remain
 ) -> torch.Tensor:
     """SimAC's adaptive greedy selection: timesteps at which a pixel's gradient is large.  (2312.07865)
 
     A step: draw a few of the remaining timesteps; the score of t is Σ|∂‖ε_θ(z_t,t,c) − ε‖²/∂x|. Delete the
-    interval t_min − radius … t_min + radius around the lowest; move x by a PGD step at the highest. Each
-    image on its own, until at most `keep` timesteps remain to it. x: N×3×H×W in [0, 1].
-    Returns a bool tensor N×T on the CPU, True for a selected timestep.
-    Raises ValueError for candidates < 1, radius < 0, keep ≤ 2·radius.
+    interval t_min − radius … t_min + radius around the lowest; move x by a PGD step at the highest. This goes
+    on for each image until at most `keep` timesteps remain. Returns N×T bool on the CPU, True for those.
+    Raises ValueError for values outside their range.
     """
     _check_selection(candidates, radius, keep)
     every = torch.arange(pipe.scheduler.config.num_train_timesteps)
@@ -151,7 +144,7 @@ def greedy_timesteps(
 def last_block_features(unet: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     """Inside the block: collects f_l, the residual branch's output of each ResNet layer in the last up block.
 
-    In Stable Diffusion these are the decoder's layers 9, 10 and 11, which SimAC interferes with.
+    In Stable Diffusion these are the decoder's layers 9, 10 and 11, SimAC's own.  (arXiv 2312.07865)
     """
     found: list[torch.Tensor] = []
     layers = [resnet.conv2 for resnet in unet.up_blocks[-1].resnets]

@@ -2,34 +2,27 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..runtime.noise import image_generators
+from ..runtime.pipelines import DDPMPipeline
 from .diffpure import purify_tiles
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 def purify_chain(
     ddpm: "DDPMPipeline",
-    x: torch.Tensor,
-    seeds: Sequence[int],  # one per iteration
-    t: int = 10,
-    gamma: float = 0.1,
-    checkpointing: bool = True,  # recompute instead of keeping activations
+    x: torch.Tensor,  # N×3×H×W in [0, 1]
+    seeds: Sequence[int],  # one per iteration; the noise of image i depends on them and i alone
+    t: int = 10,  # noise steps of each DiffPure
+    gamma: float = 0.1,  # share of the current image that each iteration keeps
+    checkpointing: bool = True,  # recompute activations: memory of one iteration, whatever their number
 ) -> torch.Tensor:
-    """GrIDPure without rounding, differentiable: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x for every seed.
-
-    (arXiv 2312.00084, alg. 1.) x: N×3×H×W in [0, 1]. The noise of image i depends on the seeds and i alone.
-    With checkpointing the memory is that of one iteration, whatever their number. Returns the same shape.
-    """
+    """GrIDPure, differentiable: `gridpure_steps` without checks and rounding.  (arXiv 2312.00084, alg. 1)"""
 
     def iteration(x, seed):
-        # The noise is drawn in here, from its seed, so that a recomputation sees the same.
+        # The noise is drawn in here, from its seed, so a recomputation sees the same.
         return (1 - gamma) * purify_tiles(ddpm, x, t, image_generators(seed, len(x))) + gamma * x
 
     for seed in seeds:
@@ -43,8 +36,8 @@ def purify_chain(
 def respaced(ddpm: "DDPMPipeline", stride: int) -> SimpleNamespace:
     """Every stride-th noise level of a model, as a model of its own.  (Nichol and Dhariwal 2021, 2102.09672)
 
-    Its index i is the model's stride·(i+1) − 1, so its t/stride noise steps end at the noise of the model's
-    t. What this library's functions need of a DDPMPipeline: .unet and .scheduler.
+    Its index i is the model's stride·(i+1) − 1. So its t/stride noise steps end at the noise of the
+    model's t. It has what this library needs of a DDPMPipeline: .unet and .scheduler.
     """
 
     def unet(x_t, i):

@@ -4,7 +4,7 @@ What all diffusion purifiers share is here as well: one DiffPure of every tile, 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -14,32 +14,29 @@ from ..core.tiles import extract, merge, tile_count
 from ..runtime.checks import check_counts, check_ddpm, check_reverse_step
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import image_generators, randn
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 class PurifyState(NamedTuple):
-    """What a purifier's steps yield. x: N×3×H×W in [0, 1], not yet rounded to 8 bits."""
+    """What a purifier's steps yield."""
 
     round: int
     iteration: int
-    x: torch.Tensor
+    x: torch.Tensor  # N×3×H×W in [0, 1], not yet rounded to 8 bits
 
 
 @torch.no_grad()
 def diffpure(
     ddpm: "DDPMPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile
     t: int = 100,  # noise steps, 1 … T
-    seed: int = 0,
+    seed: int = 0,  # the noise of image i depends on seed and i
     batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits in memory
 ) -> torch.Tensor:
     """DiffPure: add t steps' worth of noise, then run the reverse chain to 0.  (arXiv 2205.07460, alg. 1)
 
     Images larger than the model's are cut into GrIDPure's tiles, whose results are averaged once at the end.
-    x: 3×H×W or N×3×H×W in [0, 1], at least as large as a tile. The noise of image i depends on seed and i.
     Rounds to 8 bits before and after: an abuser has a file and wants one. Returns x's shape.
     Raises ValueError for values outside their range.
     """
@@ -48,15 +45,11 @@ def diffpure(
 
 
 def purify_tiles(
-    ddpm: "DDPMPipeline",
-    x: torch.Tensor,
-    t: int,
-    generators: list[torch.Generator],  # one per image, advanced by the call
+    ddpm: "DDPMPipeline", x: torch.Tensor, t: int, generators: list[torch.Generator]
 ) -> torch.Tensor:
-    """One DiffPure of every tile and the average of the overlaps: the part that DiffPure and GrIDPure share.
+    """One DiffPure of every tile and the average of the overlaps.  (GrIDPure, arXiv 2312.00084, alg. 1)
 
-    Differentiable with respect to x. Rounds nothing and checks nothing. x: N×3×H×W in [0, 1]. Returns the
-    same shape. (GrIDPure, arXiv 2312.00084, alg. 1)
+    x: N×3×H×W in [0, 1]; differentiable, neither checked nor rounded. generators: one per image, advanced.
     """
     g, noise = sample_size(ddpm), tile_noise(ddpm, x, generators)
     x_t = add_noise(extract(to_model(x), g), noise(), t - 1, alpha_bars(ddpm.scheduler))
@@ -69,7 +62,7 @@ def purify_tiles(
 def tile_noise(
     ddpm: "DDPMPipeline", x: torch.Tensor, generators: list[torch.Generator]
 ) -> Callable[[], torch.Tensor]:
-    """What draws noise for all tiles of x, N×3×H×W: each image's tiles from its own generator."""
+    """A function that draws noise for all tiles of x, N×3×H×W: each image's from its own generator."""
     g = sample_size(ddpm)
     shape = (len(x), tile_count(*x.shape[-2:], g), x.shape[1], g, g)
     return lambda: randn(shape, generators, x.device).flatten(0, 1).to(x.dtype)
@@ -78,19 +71,22 @@ def tile_noise(
 def begin_chain(
     ddpm: "DDPMPipeline", x: torch.Tensor, t: int, batch: int | str | None
 ) -> tuple["DDPMPipeline", torch.Tensor]:
-    """The model in parts (see `in_parts`) and the images as an 8-bit file holds them, N×3×H×W.
-
-    Raises as `check_chain` does.
-    """
+    """The model in parts (see `in_parts`), and the checked images as an 8-bit file holds them, N×3×H×W."""
     images = quantise(check_chain(ddpm, x, t))
     count = len(images) * tile_count(*images.shape[-2:], sample_size(ddpm))
     return in_parts(ddpm, batch, count, gradients=False), images
 
 
+def check_gamma(gamma: float) -> None:
+    """Raises ValueError for a share outside [0, 1)."""
+    if not 0 <= gamma < 1:
+        raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
+
+
 def check_chain(ddpm: "DDPMPipeline", x: torch.Tensor, t: int) -> torch.Tensor:
     """Images as N×3×H×W on the model's device, if a chain of t noise steps can begin there.
 
-    Raises ValueError for bad images, images smaller than a tile and a bad t; TypeError for another model.
+    Raises ValueError for bad images or a bad t, TypeError for another model.
     """
     check_ddpm(ddpm)
     check_reverse_step(ddpm.scheduler)

@@ -10,10 +10,9 @@ from ..core.images import check_image, from_pil, to_pil
 
 
 def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor, quality: int = 95) -> float:
-    """Share of a perturbation that JPEG leaves along it.
+    """Share of a perturbation that JPEG leaves: ⟨JPEG(x+δ) − JPEG(x), δ⟩ / ⟨δ, δ⟩; nan for δ = 0.
 
-    ⟨JPEG(x+δ) − JPEG(x), δ⟩ / ⟨δ, δ⟩: 1 where it all stays, 0 where nothing of it does.
-    x, x_protected: 3×H×W in [0, 1]. quality: 1 … 95; `save_image` writes 95. nan where they are equal.
+    x, x_protected: 3×H×W in [0, 1]. quality: 1 … 95; `save_image` writes 95.
     """
     delta = (x_protected - x).double()
     left = (jpeg(x_protected, quality) - jpeg(x, quality)).double()

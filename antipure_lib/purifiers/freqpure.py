@@ -1,20 +1,15 @@
-"""FreqPure: purification that keeps the low frequencies, which a perturbation hardly touches.
+"""FreqPure: rounds of DiffPure that keep the low frequencies, which a perturbation hardly touches.
 
-(Pei et al., ICML 2025, arXiv 2505.01267.) Rounds of DiffPure. In every reverse step the estimate x̂0 gives up
-its low frequencies: their amplitude becomes a reference's, their phase is projected to within a slack of the
-reference's. High frequencies are the model's own.
-
-From the paper: the exchange of amplitudes and the projection of phases at every step.
-From its authors' code (github.com/GaozhengPei/FreqPure): the rounds, eight of t = 50 at 256 px; the
-reference, a one-step denoise of the round's input at t = 20; radius 3 at 32 px and 10 at 256 px; slack 0.3.
-The code replaces phases outright, so its clipping to the slack does nothing.
+(Pei et al., ICML 2025, arXiv 2505.01267.) In every reverse step, low frequencies of the estimate x̂0 are
+exchanged. They get a reference's amplitude, and a phase within a slack of the reference's.
+From the authors' code (github.com/GaozhengPei/FreqPure): eight rounds of t = 50 at 256 px; the reference, a
+one-step denoise of the round's input at t = 20; radius 3 at 32 px and 10 at 256 px; slack 0.3. The code
+replaces phases outright, so its clipping to the slack does nothing.
 Our choice: every reverse step is run (theirs runs 5 of 50). The reference is drawn once per round rather than
-at every step. Estimates are neither clipped nor rounded before the exchange. Images larger than the model's
-go tile by tile.
+at every step. Estimates are neither clipped nor rounded before the exchange.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,20 +18,18 @@ from ..core.images import as_file, from_model, to_model
 from ..core.tiles import extract, merge
 from ..runtime.checks import check_counts
 from ..runtime.noise import image_generators
+from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
 from .diffpure import PurifyState, begin_chain, tile_noise
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 T_REF = 20  # noise steps of the reference's one-step denoise
 PHASE_SLACK = 0.3  # δ: how far a kept phase may turn, in radians
 
 
 def freqpure(ddpm: "DDPMPipeline", x: torch.Tensor, t: int = 50, rounds: int = 8, **options) -> torch.Tensor:
-    """FreqPure: `freqpure_steps` to its end, rounded to 8 bits.
+    """FreqPure: the last picture of `freqpure_steps`, rounded to 8 bits, in x's shape.  (arXiv 2505.01267)
 
-    Arguments and errors as there. Returns x's shape, [0, 1].
+    Arguments and errors as there.
     """
     for state in freqpure_steps(ddpm, x, t, rounds, **options):
         purified = state.x
@@ -45,18 +38,16 @@ def freqpure(ddpm: "DDPMPipeline", x: torch.Tensor, t: int = 50, rounds: int = 8
 
 def freqpure_steps(
     ddpm: "DDPMPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile; rounded to 8 bits first
     t: int = 50,  # noise steps of each round
     rounds: int = 8,
     radius: float = 3,  # of the kept disc, in cycles per tile; math.inf keeps all, −1 nothing
-    seed: int = 0,
+    seed: int = 0,  # the noise of image i depends on seed and i
     batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits in memory
 ) -> Iterator[PurifyState]:
     """FreqPure, by round: DiffPures whose x̂0 keeps the low frequencies of what the round began with.
 
-    (arXiv 2505.01267, eq. 12-16; reference and slack from the authors' code.) States hold x before rounding;
-    their iteration is always 0. x: 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images;
-    rounded to 8 bits at the start. The noise of image i depends on seed and i.
+    (arXiv 2505.01267, eq. 12-16; reference and slack from the authors' code.) The states' iteration is 0.
     Raises ValueError for values outside their range.
     """
     check_counts(rounds=rounds)
@@ -96,8 +87,8 @@ def keep_low_frequencies(
 ) -> torch.Tensor:
     """x with the low frequencies of `reference`, those with √(u²+v²) ≤ radius cycles per image.
 
-    There |X| ← |R| and ∠X ← ∠R + clip(∠X − ∠R, ±phase_slack), the difference taken in (−π, π]; X and R are
-    the channels' two-dimensional Fourier transforms. x, reference: N×C×H×W, the same shape. Not clipped.
+    (arXiv 2505.01267, eq. 12-16.) For the channels' Fourier transforms X and R: |X| ← |R| and
+    ∠X ← ∠R + clip(∠X − ∠R, ±phase_slack), the difference in (−π, π]. x, reference: N×C×H×W. Not clipped.
     """
     # float32 or float64 in rows: the transform takes no half precision, and MKL's not every layout.
     x, reference = (z.to(torch.promote_types(z.dtype, torch.float32)).contiguous() for z in (x, reference))

@@ -1,17 +1,14 @@
 """GrIDPure: many weak DiffPures on overlapping tiles.  (Zhao et al., CVPR 2024, arXiv 2312.00084)"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.images import as_file
 from ..runtime.checks import check_counts
 from ..runtime.noise import image_generators
-from .diffpure import PurifyState, begin_chain, purify_tiles
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
+from ..runtime.pipelines import DDPMPipeline
+from .diffpure import PurifyState, begin_chain, check_gamma, purify_tiles
 
 
 def gridpure(
@@ -24,9 +21,9 @@ def gridpure(
     seed: int = 0,
     batch: int | str | None = None,
 ) -> torch.Tensor:
-    """GrIDPure: `gridpure_steps` to its end, rounded to 8 bits.  (arXiv 2312.00084, alg. 1)
+    """GrIDPure: the last picture of `gridpure_steps`, rounded to 8 bits, in x's shape.  (2312.00084, alg. 1)
 
-    Arguments and errors as there. Returns x's shape, [0, 1].
+    Arguments and errors as there.
     """
     for state in gridpure_steps(ddpm, x, t, iterations, rounds, gamma, seed, batch):
         purified = state.x
@@ -35,24 +32,22 @@ def gridpure(
 
 def gridpure_steps(
     ddpm: "DDPMPipeline",
-    x: torch.Tensor,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile
     t: int = 10,  # noise steps of each small DiffPure
     iterations: int = 20,  # per round
     rounds: int = 1,
     gamma: float = 0.1,  # share of the current image that each iteration keeps, in [0, 1)
-    seed: int = 0,
+    seed: int = 0,  # the noise of image i depends on seed and i
     batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits in memory
 ) -> Iterator[PurifyState]:
     """GrIDPure, by iteration: x ← (1−γ)·mean of DiffPure(tiles, t) + γ·x.  (arXiv 2312.00084, alg. 1)
 
-    The original goes through 8-bit images, truncated, at every iteration. Here x is rounded once before and
-    once after (by `gridpure`) and stays in float between. So 2 rounds of 20 iterations equal 1 round of 40.
-    x: 3×H×W or N×3×H×W in [0, 1], at least as large as a tile. The noise of image i depends on seed and i.
+    The original truncates to 8 bits at every iteration. Here x is rounded before the first and, by
+    `gridpure`, after the last. So 2 rounds of 20 iterations equal 1 round of 40.
     Raises ValueError for values outside their range.
     """
     check_counts(iterations=iterations, rounds=rounds)
-    if not 0 <= gamma < 1:
-        raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
+    check_gamma(gamma)
     model, images = begin_chain(ddpm, x, t, batch)
     generators = image_generators(seed, len(images))
 

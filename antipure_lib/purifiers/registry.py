@@ -2,9 +2,7 @@
 
 A name may end in numbers, with an `x` between them. They are the last of the purifier's `numbers`: jpeg75 is
 quality 75, gridpure20 is 20 iterations, gridpure2x20 is 2 rounds of 20.
-
-To add a purifier, write a function and enter it. The command line, the panel, the benchmark and the tests
-read the entry:
+To add a purifier, write a function and enter it. Commands, the panel and the benchmark read the entry:
 
 >>> import torch
 >>> from antipure_lib import load_faces
@@ -21,19 +19,17 @@ read the entry:
 import re
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ..core.images import as_file, check_image, quantise
+from ..runtime.pipelines import DDPMPipeline
 from .diffpure import PurifyState, diffpure
 from .filters import gaussian_blur, jpeg, resize_and_back
 from .freqpure import freqpure, freqpure_steps
 from .gridpure import gridpure, gridpure_steps
 from .waifu2x import waifu2x
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 
 class Purifier(NamedTuple):
@@ -48,11 +44,11 @@ class Purifier(NamedTuple):
     @property
     def needs(self) -> tuple[str, ...]:
         """("ddpm",) for a purifier with a diffusion model, otherwise ()."""
-        return tuple(key for key in ("ddpm",) if key in signature(self.run).parameters)
+        return ("ddpm",) if "ddpm" in signature(self.run).parameters else ()
 
 
 def none(x: torch.Tensor) -> torch.Tensor:
-    """No purification: what every other purifier is compared with.  x: [0, 1]; returned as it is."""
+    """No purification, for comparison.  x: [0, 1]; returned as it is."""
     return x
 
 
@@ -73,16 +69,15 @@ PURIFIERS: dict[str, Purifier] = {
 @torch.no_grad()
 def purify(
     name: str,
-    images: torch.Tensor,
+    images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
     ddpm: "DDPMPipeline | None" = None,  # for the purifiers that need one
     seed: int = 0,  # of their noise
     **options,  # the purifier's other arguments; they win over the name's numbers
 ) -> torch.Tensor:
-    """Purify images as an abuser would: from an 8-bit file to an 8-bit file.
+    """Purify images as an abuser would: from an 8-bit file to an 8-bit file, of the same shape and device.
 
-    name: as in the module's docstring. images: 3×H×W or N×3×H×W in [0, 1]. Returns the same shape and device,
-    rounded to 8 bits. Raises ValueError for an unknown name, a missing ddpm, and what the purifier refuses.
+    Raises ValueError for an unknown name, a missing ddpm, and values outside the purifier's ranges.
 
     >>> purify("jpeg75", x)
     >>> purify("gridpure2x20", x, ddpm=ddpm, seed=1)
@@ -111,8 +106,8 @@ def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
     if len(numbers) > len(purifier.numbers):
         takes = " and ".join(purifier.numbers) or "no number"
         raise ValueError(f"purifier '{name}': '{kind}' takes {takes}, not {len(numbers)} numbers")
-    found, last = {}, purifier.numbers[len(purifier.numbers) - len(numbers) :]
-    for key, number in zip(last, numbers, strict=True):
+    found = {}
+    for key, number in zip(purifier.numbers[len(purifier.numbers) - len(numbers) :], numbers, strict=True):
         to = signature(purifier.run).parameters[key].annotation
         try:
             found[key] = to(number)

@@ -4,28 +4,24 @@ import torch
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best one there is: CUDA, then MPS, then the CPU.
+    """The device asked for; None: the best one there is, of CUDA, MPS and the CPU in this order.
 
-    device: "cpu", "cuda", "cuda:1", "mps", a `torch.device`, or None to choose.
-    Raises ValueError for a device that this machine or this build of torch doesn't have.
+    device: such as "cpu", "cuda:1", "mps". Raises ValueError for a device that isn't here.
     """
+    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     device = torch.device(device)
-    if device.type == "cuda" and torch.cuda.device_count() <= (device.index or 0):
+    if (device.type == "cuda" and cuda <= (device.index or 0)) or (device.type == "mps" and not mps):
         raise ValueError(f"device '{device}' isn't available here; use device='cpu' or device=None")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' isn't available here; use device='cpu' or device=None")
     return device
 
 
 def pick_dtype(device: str | torch.device) -> torch.dtype:
     """The fastest precision that the device computes natively.
 
-    CUDA with compute capability 8 or more: bfloat16. Older CUDA cards (a T4 claims bfloat16 but emulates it):
-    float16. A CPU with instructions for it (AVX-512 BF16, AMX): bfloat16. MPS and other CPUs: float32.
+    bfloat16: CUDA from compute capability 8 (a T4 emulates it), CPUs with AVX-512 BF16 or AMX.
+    float16: older CUDA cards. float32: MPS and other CPUs.
     """
     device = torch.device(device)
     if device.type == "cpu":

@@ -5,35 +5,31 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .pipelines import DDPMPipeline
 from .unet import sample_size
 
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
-
-SHARE = 0.85  # of what is free is used: convolutions' workspaces and an allocator's gaps need room, too
-
+SHARE = 0.85  # of what is free: convolutions' workspaces and an allocator's gaps also need room
 CPU_SHARE = 0.7  # the gaps are larger where freed memory is kept (see `keep_freed_memory`)
-
-TENSORS = 12  # float32 tensors of an image's size that a step holds beside the UNet: noise, x_t, x̂0, DCTs, …
+TENSORS = 12  # float32 tensors of an image's size that a step holds next to the UNet: noise, x_t, x̂0, DCTs, …
 
 
 class MemoryPlan(NamedTuple):
-    """What a run is going to need; its `str` is a line to print. All in bytes but images and batch."""
+    """What a run is going to need, in bytes and numbers of images; its `str` is a line to print."""
 
     model: int  # the UNet's weights, which are on the device already
     tile: int  # activations of one image (a tile, or one of its two timesteps) in a UNet call
-    rest: int  # what a step holds beside the UNet
+    rest: int  # what a step holds next to the UNet
     images: int  # that a step sends through the UNet, in one call or several
     batch: int  # of them held at one time, and the most of one call
     calls: int  # whose activations are held at one time
     recompute: bool  # the UNet's own gradient checkpointing is on
-    free: int  # on the device, beside the weights
+    free: int  # on the device, next to the weights
     total: int  # model + rest + calls · batch · tile
 
     @property
@@ -41,33 +37,31 @@ class MemoryPlan(NamedTuple):
         return self.total - self.model <= self.free
 
     def __str__(self) -> str:
-        sizes = (self.model, self.rest, self.tile, self.total, self.free)
-        model, rest, tile, total, free = (
-            f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB" for size in sizes
-        )
+        def size(count: int) -> str:
+            return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
         held = f"{self.calls} calls of {self.batch}" if self.calls > 1 else f"{self.batch}"
         return (
-            f"memory: weights {model}, {self.images} images a step {rest}, in the UNet {held} at a time at "
-            f"{tile} each{', recomputed block by block' if self.recompute else ''}: {total} in all; "
-            f"{free} {'are' if self.fits else 'are all that is'} free beside the weights"
+            f"memory: weights {size(self.model)}, {self.images} images a step {size(self.rest)}, in the UNet "
+            f"{held} at a time at {size(self.tile)} each"
+            f"{', recomputed block by block' if self.recompute else ''}: {size(self.total)} in all; "
+            f"{size(self.free)} {'are' if self.fits else 'are all that is'} free beside the weights"
         )
 
 
 def memory_plan(
     ddpm: "DDPMPipeline",
-    images: int,  # that a step sends through the UNet in all; AntiPure with ETG: two for each tile
+    images: int,  # that a step sends through the UNet in all, at least 1
     gradients: bool = True,  # a protection's; False: a purifier's
-    calls: int = 1,  # in a chain that is differentiated through: activations of so many live at one time
+    calls: int = 1,  # of the UNet, at least 1, whose activations are held until the backward pass
     free: int | None = None,  # bytes; None: `free_memory`
 ) -> MemoryPlan:
     """The largest micro-batch that fits into what is free, and what all of it takes.
 
-    With gradients, a batch smaller than `images` means that calls are recomputed in the backward pass (see
-    `UNetInParts`), which leaves one call's activations. If a single image is still too much, so are the
-    blocks within the UNet. All at once means that the activations of all `images` stay, in however many calls
-    they were made, and through the backward passes of all terms. What a plan counts are tensors: see
-    `tile_bytes`.
-    Raises ValueError for images or calls < 1.
+    With gradients, a batch smaller than `images` means that calls are recomputed in the backward pass. If a
+    single image is still too much, so are the blocks within the UNet. Otherwise the activations of all images
+    stay until the last backward pass. A plan counts tensors: see `tile_bytes`.
+    Raises ValueError for values outside their range.
     """
     if images < 1 or calls < 1:
         raise ValueError(f"images and calls must be at least 1, got {images} and {calls}")
@@ -78,7 +72,7 @@ def memory_plan(
     recompute, tile = False, tile_bytes(ddpm, gradients)
     if tile > room and gradients and can_recompute(unet):
         recompute, tile = True, tile_bytes(ddpm, gradients, recompute=True)
-    # All terms but the last leave activations in place, on top of which the backward pass makes its own.
+    # All terms but the last leave activations in place; the backward pass makes its own on top.
     kept = tile_bytes(ddpm, gradients, recompute, kept=True) if gradients else tile
     if calls * images * kept <= room or images == 1:
         batch, tile = images, kept
@@ -93,8 +87,8 @@ def memory_plan(
 def free_memory(device: torch.device | str) -> int:
     """Bytes that new tensors on the device can have, what torch keeps in reserve included.
 
-    A CPU's is what the system calls available, shared among the processes that a launcher started here; a
-    container's own limit may be lower.
+    A CPU's is what the system calls available (a container's limit may be lower), shared among the processes
+    of a launcher.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -102,7 +96,7 @@ def free_memory(device: torch.device | str) -> int:
         return torch.cuda.mem_get_info(device)[0] + reserve
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    import psutil  # which accelerate needs, too
+    import psutil  # accelerate also needs it
 
     return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
 
@@ -112,9 +106,8 @@ def tile_bytes(
 ) -> int:
     """The most bytes that one image's tensors take in a call of the UNet, and in its backward pass.
 
-    Counted without computing anything, see `fake`. The weights aren't in it, nor is what a kernel takes for
-    itself. recompute: with the UNet's own gradient checkpointing. kept: the backward pass leaves the
-    activations where they are, because another is to follow.
+    Counted without computing anything (see `fake`), without the weights and a kernel's own memory.
+    recompute: with the UNet's own gradient checkpointing. kept: another backward pass is to follow.
     """
     side, device, dtype = sample_size(ddpm), ddpm.unet.device, ddpm.unet.dtype
     with fake(ddpm.unet) as unet, torch.set_grad_enabled(gradients):
@@ -134,10 +127,7 @@ def tile_bytes(
 
 @contextmanager
 def fake(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """A copy that behaves like the module but computes nothing and takes no memory.
-
-    Inside the block all new tensors are fake, too: they have a shape, a precision and a device, no numbers.
-    """
+    """A copy of the module without numbers: inside the block, all new tensors have a shape and no memory."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -146,7 +136,7 @@ def fake(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """The most bytes that the tensors which `run` makes hold at one time, on any device, real or fake."""
+    """The most bytes that the tensors made by `run` hold at one time, on any device, real or fake."""
     with _Peak() as counted:
         run()
     return counted.peak
@@ -158,19 +148,18 @@ class _Peak(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.now = self.peak = 0
-        self.known = {}
+        self.known: dict[int, weakref.ref] = {}  # by id, nobody else's until a storage is freed
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
         for given in _storages((args, kwargs)):
-            self._note(given, 0)  # from before, such as a weight, of which an operation may return a view
-        out = operation(*args, **kwargs)
+            self._note(given, 0)  # from before, such as a weight; an operation may return a view of it
+        out = operation(*args, **kwargs or {})
         for made in _storages(out):
             self._note(made, made.nbytes())
         return out
 
     def _note(self, storage, size):
-        key = id(storage)  # nobody else's until it is freed
+        key = id(storage)
         if key in self.known:
             return
         self.now += size

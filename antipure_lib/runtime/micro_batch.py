@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from .memory import can_recompute, memory_plan
+from .pipelines import DDPMPipeline
 from .unet import view
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
 
 T = TypeVar("T")
 

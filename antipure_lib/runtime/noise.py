@@ -9,12 +9,10 @@ from .checks import check_counts
 
 
 def image_generators(seed: int, n: int) -> list[torch.Generator]:
-    """One generator per image of a batch, so that an image's noise depends on `seed` and its position alone.
+    """One generator for each of n images: an image's noise depends on the seed and its position alone.
 
-    Image i gets the same noise whatever the other images are and however many follow it: purifying x and x+δ
-    with one seed compares them under common random numbers.
-
-    seed: non-negative; n: number of images. Raises ValueError for a negative seed.
+    So purifying x and x+δ with one seed compares them under common random numbers.
+    seed: at least 0. Raises ValueError for values outside their range.
     """
     check_counts(0, seed=seed)
     # SeedSequence mixes the pair into 32 bits, all that torch's CPU generator keeps of a seed.
@@ -24,13 +22,11 @@ def image_generators(seed: int, n: int) -> list[torch.Generator]:
 
 def randn(
     shape: Sequence[int],
-    generator: torch.Generator | list[torch.Generator],
+    generator: torch.Generator
+    | list[torch.Generator],  # one for all, or one per entry of the first dimension
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Standard normal float32 noise, drawn on the CPU and then moved: a seed means the same everywhere.
-
-    generator: one for the whole tensor, or a list with one for each entry of the first dimension.
-    """
+    """Standard normal float32 noise, drawn on the CPU and then moved: a seed means the same everywhere."""
     noise = _empty(shape, torch.float32, device)
     if isinstance(generator, list):
         for row, own in zip(noise, generator, strict=True):
@@ -48,20 +44,19 @@ def randint(
 
 
 def stratified(n: int, generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Tensor:
-    """n float32 numbers in [0, 1), each of them uniform, a n-th apart: u_i = (u + i/n) mod 1, u uniform.
+    """n uniform float32 numbers in [0, 1), an n-th apart: u_i = (u + i/n) mod 1, u uniform.
 
-    Their mean scatters less than that of n separate draws, and n = 1 is one.  (Kingma et al. 2021, arXiv
-    2107.00630, appendix I.1: the low-discrepancy sampler of timesteps)
+    Their mean scatters less than that of n separate draws.  (Kingma et al. 2021, arXiv 2107.00630, app. I.1)
     """
     first = _moved(_empty((1,), torch.float32, device).uniform_(generator=generator), device)
     return (first + torch.arange(n, device=device) / n) % 1
 
 
 def _empty(shape, dtype, device):
-    # From pinned memory the copy to a GPU doesn't make the host wait for the work queued there.
+    # The host doesn't wait for a copy from pinned memory to a GPU.
     return torch.empty(shape, dtype=dtype, pin_memory=torch.device(device).type == "cuda")
 
 
 def _moved(drawn, device):
-    # Other memory may be used anew before a copy that nobody waits for has read it (PyTorch issue 139550).
+    # Other memory may be used again before a copy that nobody waits for has read it (PyTorch issue 139550).
     return drawn.to(device, non_blocking=drawn.is_pinned())

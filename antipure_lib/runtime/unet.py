@@ -3,15 +3,11 @@
 import copy
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 import torch
 
 from .allocator import keep_freed_memory
-
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
-
+from .pipelines import DDPMPipeline, StableDiffusionPipeline
 
 TOKENIZING = threading.Lock()  # two threads can't use one tokenizer at a time ("Already borrowed")
 
