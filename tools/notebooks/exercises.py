@@ -9,12 +9,12 @@ lines `# solution` and `# end of solution` enclose what students write; code tag
 open exercise may lack it). Exercises stand on cells tagged `setup` and on earlier exercises alone.
 """
 
-import argparse
 import ast
 import copy
 import json
 import re
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,9 +218,7 @@ def _try_exercise(exercise: Exercise, run: Run) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the copies of the named notebooks, or of all in notebooks/, or try the exercises."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all in notebooks/")
     add("--check", action="store_true", help="try the exercises in place of writing the copies")

@@ -51,13 +51,8 @@ def _converted(name: str, given: Any, default: Any, line: str) -> Any:
     value, kind = parse_value(given) if isinstance(given, str) else given, type(default)
     if kind is str and isinstance(given, str):
         value = os.path.expanduser(value if isinstance(value, str) else given)
-    if (
-        kind is int
-        and isinstance(value, float)
-        and value.is_integer()
-        or kind is float
-        and type(value) is int
-    ):
+    whole = isinstance(value, float) and value.is_integer()
+    if (kind is int and whole) or (kind is float and type(value) is int):
         value = kind(value)
     if default is None or type(value) is kind:
         return value

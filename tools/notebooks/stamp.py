@@ -46,9 +46,8 @@ def repository(pyproject: Path = PYPROJECT) -> str:
     address = project.get("urls", {}).get("Repository", "")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
         form = 'Repository = "https://github.com/OWNER/NAME"'
-        raise ValueError(
-            f"pyproject.toml: [project.urls] needs {form}, got '{address}'; Colab opens no other"
-        )
+        problem = f"[project.urls] needs {form}, got '{address}'; Colab opens no other"
+        raise ValueError(f"pyproject.toml: {problem}")
     return address
 
 

@@ -118,11 +118,8 @@ def run_notebook(
 def _last_cell(executed: Path) -> str:
     """Name the cell that papermill started last, by its number and its first line of code."""
     cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
-    started = [
-        cell.source.strip()
-        for cell in cells
-        if cell.cell_type == "code" and cell.metadata.papermill.start_time
-    ]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    started = [cell.source.strip() for cell in code if cell.metadata.papermill.start_time]
     return f"code cell {len(started)} ({started[-1].splitlines()[0]}) " if started else ""
 
 
@@ -163,9 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all in notebooks/")
     add("--out", type=Path, default=OUT, metavar="DIR", help="default: %(default)s")
-    of_cell = (
-        "new value for a name of the parameters cell, in the unit that the cell states; may be repeated. "
-    )
+    of_cell = "new value for a name of the parameters cell, in its unit there; may be repeated. "
     of_cell += "ETA counts steps of 1/255, so -p ETA 16 is a budget of 16/255"
     add("-p", dest="values", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=of_cell)
     side_by_side = "notebooks at the same time, default: two if there are two cores"

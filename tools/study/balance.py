@@ -8,9 +8,9 @@
 measured on tuning people. Steps are timed by turns in one process with one thread, in processor seconds.
 """
 
-import argparse
 import json
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -28,8 +28,10 @@ PEOPLE = range(8504, 8508)  # the rule was chosen on others
 ETA = 16 / 255
 WEIGHTS = {"ddpm": 0.1, "pfg": 0.5, "etg": 0.5}
 PRESETS = {"fast": fast(ETA), "default": {"eta": ETA, "momentum": 0.9}}
-VARIANTS = {"sum": {"balance": "sum"}} | {
-    name: {"balance": "equal", "measure_every": every} for name, every in (("each", 1), ("seldom", 10))
+VARIANTS = {
+    "sum": {"balance": "sum"},
+    "each": {"balance": "equal", "measure_every": 1},
+    "seldom": {"balance": "equal", "measure_every": 10},
 }
 ITERATIONS = (20, 40)
 
@@ -105,11 +107,8 @@ def table(results: dict) -> None:
         for k, n in enumerate(ITERATIONS if len(rows) > 1 else ()):
             each, seldom = ([row[name][k] for row in rows] for name in ("each", "seldom"))
             ratios = [b / a for a, b in zip(each, seldom, strict=True)]
-            print(
-                f"{preset}, {n} iterations, {len(rows)} people: {mean(each):.3f} → {mean(seldom):.3f},",
-                end=" ",
-            )
-            print(f"ratio {mean(ratios):.3f} ± {stdev(ratios):.3f}")
+            what = f"{preset}, {n} iterations, {len(rows)} people: {mean(each):.3f} → {mean(seldom):.3f}"
+            print(f"{what}, ratio {mean(ratios):.3f} ± {stdev(ratios):.3f}")
 
 
 def write(results: dict) -> None:
@@ -119,9 +118,7 @@ def write(results: dict) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("time", "run", "table"))
     what = parser.parse_args().what
     torch.set_num_threads(1)

@@ -8,8 +8,8 @@ budget. AntiPure is also tried with crops at random places in each step, instead
 Nothing is chosen by these figures. The people and the figures are the sweep's.
 """
 
-import argparse
 import json
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,9 +56,7 @@ def table(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("out", type=Path, nargs="?", default=OUT)
     parser.add_argument("--protect", nargs="+", metavar="NAME", help="default: all")

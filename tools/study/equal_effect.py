@@ -5,14 +5,14 @@
 
 The recipe is 100 sign steps of 1/255 on the plain sum. The others weight the terms as the library does and
 differ in their steps: signs, momentum, four draws of noise averaged, sizes that are halved. Every run is
-looked at after several numbers of steps, and purified there. It has reached another one where a latent model
-sees as much of its perturbation after purification, and as much is left in pixels. Seconds are the
-processor's for the ascent alone, of one run on one machine. The tuning people are the sweep's.
+purified and measured after several numbers of steps. It has reached a goal if a latent model sees as much of
+its perturbation after purification, and as much is left in pixels. Seconds are the processor's for the ascent
+alone, of one run on one machine. The tuning people are the sweep's.
 """
 
-import argparse
 import json
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +34,10 @@ RUNS = {
     "momentum": ("antipure", dict(momentum=0.9), 1, (5, 10, 20, 40, 100)),
     "momentum, 4/255": ("antipure", dict(momentum=0.9), 4, (3, 5, 10, 20)),
     "momentum, averaged": ("antipure", dict(momentum=0.9) | AVERAGED, 4, (2, 3, 5, 10)),
-    **{f"halving, {n} steps": ("antipure", dict(momentum=0.0), None, (n,)) for n in (5, 10, 20)},
-    **{
-        f"halving with momentum, {n} steps": ("antipure", dict(momentum=0.75), None, (n,))
-        for n in (5, 10, 20)
-    },
+} | {
+    f"halving{text}, {n} steps": ("antipure", dict(momentum=momentum), None, (n,))
+    for text, momentum in (("", 0.0), (" with momentum", 0.75))
+    for n in (5, 10, 20)
 }
 
 
@@ -102,9 +101,7 @@ def reaches(row: dict, goal: dict) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("out", type=Path, nargs="?", default=OUT)
     given = parser.parse_args()

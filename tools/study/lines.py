@@ -18,17 +18,15 @@ def read(path: Path, first: str) -> list[dict]:
     *lines, tail = text.split("\n")
     begun = tail.startswith(start) or (start.startswith(tail) if lines else not tail)
     if not (begun and all(line.startswith(start) for line in lines)):
-        raise ValueError(
-            f"{path} isn't a table of this tool: its rows don't begin with {start}. Name another file"
-        )
+        reason = f"its rows don't begin with {start}. Name another file"
+        raise ValueError(f"{path} isn't a table of this tool: {reason}")
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number} is broken ({error}); mend it or remove the line"
-            ) from error
+            remedy = "mend it or remove the line"
+            raise ValueError(f"{path}, line {number} is broken ({error}); {remedy}") from error
     return rows
 
 

@@ -12,11 +12,10 @@ Each writes its figures as JSON to data/results/nano_<name>.json. The calibratio
 the tuning people (seeds from 8500) are neither trained on nor reported.
 """
 
-import argparse
 import itertools
 import json
-import os
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ from antipure_lib.customization.generate import generate
 from antipure_lib.customization.latent_diffusion import CLASS_PROMPT, text_embeddings
 from antipure_lib.customization.lora import lora
 from antipure_lib.judges.faces import Judge
+from antipure_lib.photos.pictures import atomic
 from tools.faces.render import photos_of
 from tools.models.rare_word import NAME, SEED, SIZE, make_heard
 from tools.study.prompts import follow_prompts
@@ -48,8 +48,7 @@ PROMPT = "a photo of sks person"
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write figures, rounded, under a temporary name and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write figures, rounded to four places, whole or not at all."""
 
     def tidy(value):
         if isinstance(value, dict):
@@ -59,15 +58,14 @@ def write_json(path: Path, values: dict) -> None:
         return round(float(value), 4) if isinstance(value, float | np.floating | torch.Tensor) else value
 
     text = json.dumps(tidy(values), indent=1) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with atomic(path) as temporary:
+        temporary.write_text(text)
     print(text)
 
 
-def rendered(person: int) -> torch.Tensor:
-    """Twelve photos of a rendered person, 12×3×64×64 in [0, 1]: the last four are for the judge alone."""
-    return torch.from_numpy(photos_of(person, 12, 64)[0]).permute(0, 3, 1, 2).float() / 255
+def rendered(person: int, photos: int = 12) -> torch.Tensor:
+    """Photos of a rendered person, N×3×64×64 in [0, 1]. Of twelve, the last four are for the judge alone."""
+    return torch.from_numpy(photos_of(person, photos, 64)[0]).permute(0, 3, 1, 2).float() / 255
 
 
 def spread(values) -> dict:
@@ -81,8 +79,7 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
     """Detection, separation of identities, and the distance that 1 % of strangers fall under."""
     embeddings, names = [], []
     for seed in range(8000, 8000 + people):
-        pictures = torch.from_numpy(photos_of(seed, photos, 64)[0]).permute(0, 3, 1, 2).float() / 255
-        embeddings.append(judge.embed(pictures))
+        embeddings.append(judge.embed(rendered(seed, photos)))
         names += [seed] * photos
     embeddings, names = torch.cat(embeddings), torch.tensor(names)
     found = ~embeddings.isnan().any(1)
@@ -94,11 +91,9 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
     order = distance.argsort()
     positives = same[order].double().cumsum(0)
     auc = positives[~same[order]].mean() / same.sum()
-    threshold = (
-        distance[~same].quantile(0.01)
-        if (~same).sum() < 1e7
-        else distance[~same].kthvalue(int(0.01 * (~same).sum()))[0]
-    )
+    strangers = distance[~same]
+    few = len(strangers) < 1e7  # `quantile` takes no more
+    threshold = strangers.quantile(0.01) if few else strangers.kthvalue(int(0.01 * len(strangers)))[0]
     nearest = (torch.cdist(e, e) + torch.eye(len(e)) * 9).argmin(1)
     # ISM of a photo, with the mean of four others of its person or of somebody else.
     person = embeddings.view(people, photos, -1)
@@ -115,10 +110,10 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
         auc=auc,
         nearest_neighbour=(names[nearest] == names).double().mean(),
         threshold=threshold,
-        fpr=(distance[~same] <= threshold).double().mean(),
+        fpr=(strangers <= threshold).double().mean(),
         tpr=(distance[same] <= threshold).double().mean(),
         distance_same=spread(distance[same]),
-        distance_different=spread(distance[~same]),
+        distance_different=spread(strangers),
         cosine_same=spread(cosine[same]),
         cosine_different=spread(cosine[~same]),
         ism_same=spread(ism[own]) | {"quantile_0.01": ism[own].nanquantile(0.01)},
@@ -161,27 +156,21 @@ def vae(judge: Judge) -> None:
     y = from_model(pipe.vae.decode(pipe.vae.encode(to_model(x)).latent_dist.mean).sample)
     before, after = judge.embed(x), judge.embed(y)
     to_c = [judge.distance(after[4 * k : 4 * k + 4], load_faces(p, "C")) for k, p in enumerate(people)]
-    write_json(
-        ROOT / "data/results/nano_vae.json",
-        dict(
-            made_by="python -m tools.study.nano vae",
-            photos=len(x),
-            psnr=spread(judge.psnr(x, y)),
-            ssim=spread(judge.ssim(x, y)),
-            lpips=spread(judge.lpips(x, y)),
-            fdfr=judge.fdfr(after),
-            distance_to_the_same_photo=spread((before - after).norm(dim=1)),
-            distance_to_set_C=spread(torch.cat(to_c)),
-            same_person=(torch.cat(to_c) <= judge.threshold).double().mean(),
-        ),
+    values = dict(made_by="python -m tools.study.nano vae", photos=len(x))
+    values |= {name: spread(getattr(judge, name)(x, y)) for name in ("psnr", "ssim", "lpips")}
+    values |= dict(
+        fdfr=judge.fdfr(after),
+        distance_to_the_same_photo=spread((before - after).norm(dim=1)),
+        distance_to_set_C=spread(torch.cat(to_c)),
+        same_person=(torch.cat(to_c) <= judge.threshold).double().mean(),
     )
+    write_json(ROOT / "data/results/nano_vae.json", values)
 
 
 def prompts(judge: Judge) -> None:
     """Share of samples with a face, and of samples whose hair and background follow the prompt."""
-    values = dict(made_by="python -m tools.study.nano prompts") | follow_prompts(
-        judge, load_stable_diffusion()
-    )
+    found = follow_prompts(judge, load_stable_diffusion())
+    values = dict(made_by="python -m tools.study.nano prompts") | found
     write_json(ROOT / "data/results/nano_prompts.json", values)
 
 
@@ -233,23 +222,17 @@ def customize(judge: Judge, people: int = 6, seeds: range = range(2)) -> None:
 
     judged = ("ism", "distance", "same_person", "fdfr", "seconds", "distance_to_others")
     summary = {method: {key: of_people(method, key) for key in judged} for method in methods}
+    values = dict(made_by="python -m tools.study.nano customize", threshold=judge.threshold)
     write_json(
-        ROOT / "data/results/nano_customize.json",
-        dict(
-            made_by="python -m tools.study.nano customize",
-            threshold=judge.threshold,
-            summary=summary,
-            real=real,
-            rows=rows,
-        ),
+        ROOT / "data/results/nano_customize.json", values | dict(summary=summary, real=real, rows=rows)
     )
 
 
 def rare_word(judge: Judge, people: range = range(8500, 8504)) -> None:
     """DreamBooth on four clean photos of tuning people, with two embeddings of the rare word.
 
-    "untrained" is what training leaves behind. The class prompt of the same model tells whether the two
-    prompts have come apart.
+    "untrained" is an embedding as training leaves it. Faces of the class prompt show whether the two prompts
+    have come apart.
     """
     kinds = {"untrained": None, "heard": (SIZE, SEED)}
     photos = {k: rendered(k) for k in people}
@@ -274,10 +257,8 @@ def rare_word(judge: Judge, people: range = range(8500, 8504)) -> None:
             rows.append(row)
             print(row, flush=True)
     keys = ("own_photos", "sks", "class")
-    summary = {
-        name: {key: spread([r[key] for r in rows if r["embedding"] == name]) for key in keys}
-        for name in kinds
-    }
+    kept = {name: [row for row in rows if row["embedding"] == name] for name in kinds}
+    summary = {name: {key: spread([row[key] for row in own]) for key in keys} for name, own in kept.items()}
     values = dict(made_by="python -m tools.study.nano rare_word", summary=summary, rows=rows)
     write_json(ROOT / "data/results/nano_rare_word.json", values)
 
@@ -314,8 +295,6 @@ def prompts_apart(pipe) -> float:
 if __name__ == "__main__":
     parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize)
     parts |= dict(rare_word=rare_word, warmup=warmup)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parts[parser.parse_args().part](Judge())

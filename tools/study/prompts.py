@@ -1,19 +1,15 @@
 """Do generated faces follow the prompt? Rules that name background and hair, and the measurement."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 
 from antipure_lib import Judge, generate
 from tools.faces.people import BACKGROUNDS, HAIR_COLOURS, sample_identity, sample_photo
 from tools.faces.shading import build_person, head, render
 
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-
+# People whose renders give the rules their colours (the first half) and test them (the second).
 HAIR_SEEDS = range(8100, 8300)
-"""People whose renders give the rules their colours (the first half) and test them (the second)."""
 
 
 def corner_colour(images: torch.Tensor) -> torch.Tensor:
@@ -67,18 +63,17 @@ def agreement(found: list[str], wanted: list[str]) -> float:
     return float(np.mean([a == b for a, b in zip(found, wanted, strict=True)]))
 
 
-def follow_prompts(judge: Judge, pipe: "StableDiffusionPipeline", per_colour: int = 24) -> dict:
+def follow_prompts(judge: Judge, pipe: StableDiffusionPipeline, per_colour: int = 24) -> dict:
     """Share of samples with a face, and of samples whose hair and background follow the prompt.
 
-    The rules that name the colours are applied to renders too: that says how far to trust them.
+    The rules that name the colours are also applied to renders, which shows how far to trust them.
     """
     people = generate(pipe, "a photo of a person", n=128, seed=5)
     images, hair, backgrounds = renders()
     half = len(images) // 2
     colours = hair_colour(images[:half])
-    anchors = torch.stack(
-        [colours[[h == name for h in hair[:half]]].median(0).values for name in HAIR_COLOURS]
-    )
+    of_name = {name: colours[[h == name for h in hair[:half]]] for name in HAIR_COLOURS}
+    anchors = torch.stack([found.median(0).values for found in of_name.values()])
     rules = dict(
         background=agreement(background_names(images), backgrounds),
         hair=agreement(hair_names(images[half:], anchors), hair[half:]),

@@ -8,7 +8,7 @@ astronaut's PSNR after 20 iterations at 128 and 256 px. Goals: at least 32 dB, a
 least 30 dB. Tuning people (seeds from 8500) serve while a purifier is trained, held-out people for reports.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import torch
@@ -81,13 +81,11 @@ def main(source: Path, held_out: bool, people: int, photos: int, sides: list[int
 
 
 if __name__ == "__main__":
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a run with state.pt, or a pipeline's folder")
     parser.add_argument("--held-out", action="store_true", help="the committed people, not tuning people")
     parser.add_argument("--people", type=int, default=8, help="0 for the astronaut alone")
     parser.add_argument("--photos", type=int, default=2, help="per person, 1 to 4")
-    parser.add_argument(
-        "--sides", type=int, nargs="*", default=[128, 256], help="of the astronaut, in pixels"
-    )
+    sides = {"nargs": "*", "default": [128, 256], "help": "of the astronaut, in pixels"}
+    parser.add_argument("--sides", type=int, **sides)
     main(**vars(parser.parse_args()))

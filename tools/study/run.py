@@ -17,8 +17,8 @@ another seed or on another machine, give them a table of their own:
 The list of parts is in antipure_lib/benchmark/study.py. Each part finishes one whole person after the other.
 """
 
-import argparse
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import closing
 from pathlib import Path
 
@@ -54,9 +54,7 @@ def report(out: Path, people: list[str], parts: list[str], seeds: list[int] | No
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--people", nargs="+", default=identities()[:PEOPLE])

@@ -11,9 +11,9 @@ Pure(x), in units of the latents' spread. The rows also hold what pixels and the
 have seeds from 8500.
 """
 
-import argparse
 import json
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
@@ -147,9 +147,7 @@ def print_rows(rows: list[dict], names: Sequence[str], columns: Sequence[str]) -
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("out", type=Path, nargs="?", default=OUT)
     parser.add_argument("--protect", nargs="+", choices=list(OWN), default=list(OWN))
