@@ -15,8 +15,8 @@ from ..runtime.digests import digest
 def kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str]:
     """The images with the hash of `made_from`, as 8-bit files hold them, and that hash.
 
-    made_from: a name, then all that decides the result. make: gives the images, N×3×H×W in [0, 1], if there
-    is no good file yet. Other processes that want the same images wait meanwhile.
+    made_from: a name, then all that decides the result. make: gives the images, N×3×H×W in [0, 1]. It is
+    called if there is no good file yet. Other processes that want the same images wait meanwhile.
     """
     key = digest(*made_from)
     path = folder / f"{made_from[0]}-{key[:32]}.npz"

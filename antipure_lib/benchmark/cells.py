@@ -5,6 +5,7 @@ have in common, and a stopped run goes on where it was. A method's record says w
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
@@ -167,7 +168,10 @@ def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[to
     record, dtype = CUSTOMIZERS[cell.customize], pick_dtype(world.pipe.unet.device)
     options = {} if world.learning is None else {"steps": world.learning}
     if record.needs_prior:
-        options["prior_images"] = _prior(cell, world)
+        seed = _seed(cell, "prior")
+        made_from = ("prior", CLASS_PROMPT, PRIOR, seed, defaults(generate), world.weights["pipe"])
+        prior = partial(generate, world.pipe, CLASS_PROMPT, n=PRIOR, seed=seed)
+        options["prior_images"], _ = kept(world.cache, (*made_from, *_machine(world)), prior)
 
     def make() -> torch.Tensor:
         trained = record(world.pipe, photos, seed=_seed(cell, "learn"), dtype=dtype, **options)
@@ -177,13 +181,6 @@ def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[to
     made_from = ("customize", cell.customize, cell.seed, world.samples, str(dtype), photos, options)
     made_from += (PROMPTS, defaults(record.steps, generate), world.weights["pipe"], *_machine(world))
     return kept(world.cache, made_from, make)
-
-
-def _prior(cell: Cell, world: World) -> torch.Tensor:
-    seed = _seed(cell, "prior")
-    made_from = ("prior", CLASS_PROMPT, PRIOR, seed, defaults(generate), world.weights["pipe"])
-    made_from += _machine(world)
-    return kept(world.cache, made_from, lambda: generate(world.pipe, CLASS_PROMPT, n=PRIOR, seed=seed))[0]
 
 
 def _seed(cell: Cell, role: str) -> int:

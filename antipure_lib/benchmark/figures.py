@@ -32,9 +32,8 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
     compared. Returns the figure.
     """
     names = names_in([row for rows in groups.values() for row in rows], "protect")
-    size = (1.4 + 2.6 * len(groups), 1.2 + 0.28 * len(names))
-    shared = {"sharex": same_scale, "sharey": True}
-    chart, axes = plt.subplots(1, len(groups), figsize=size, squeeze=False, layout="constrained", **shared)
+    look = {"figsize": (1.4 + 2.6 * len(groups), 1.2 + 0.28 * len(names)), "layout": "constrained"}
+    chart, axes = plt.subplots(1, len(groups), sharex=same_scale, sharey=True, squeeze=False, **look)
     for axis, (title, rows) in zip(axes[0], groups.items(), strict=True):
         for place, name in enumerate(names):
             found = interval_of(select(rows, protect=name), figure)

@@ -103,11 +103,7 @@ def findings(rows: Rows, claim: Sequence[Contrast]) -> list[Finding]:
 
 
 def verdict(states: Sequence[str]) -> str:
-    """One of VERDICTS, from the states of a claim's contrasts.
-
-    reproduced: all are as claimed. reversed: all are the other way. not reproduced: at least one is the other
-    way. Of the rest: not measured yet if one is missing, else undecided.
-    """
+    """One of VERDICTS, from the states of a claim's contrasts."""
     if set(states) == {"as claimed"}:
         return "reproduced"
     if set(states) == {"the other way"}:

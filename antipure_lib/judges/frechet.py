@@ -57,7 +57,7 @@ def _features(f, name):
 
 
 def _centre(f):
-    """The mean, and a matrix A of no more than D rows with AᵀA = covariance."""
+    """The mean, and a matrix A of at most D rows with AᵀA = covariance."""
     mean = f.mean(0)
     return mean, torch.linalg.qr((f - mean) / math.sqrt(len(f) - 1), mode="r").R
 

@@ -42,7 +42,7 @@ def fsmg_steps(
     random_start: bool = False,
     **learning,  # every further argument of `dreambooth_steps`
 ) -> Iterator[PGDState]:
-    """Anti-DreamBooth, FSMG: AdvDM on one fixed surrogate, fine-tuned on clean set A.  (section 4.2)
+    """Anti-DreamBooth, FSMG: AdvDM on one fixed surrogate, trained on clean set A.  (2303.15433, section 4.2)
 
     The authors train the surrogate as long as the abuser's model. Here as well, both have the defaults of
     `dreambooth_steps`. The first state comes after the training, errors before it. Term: "loss".
@@ -77,7 +77,7 @@ def aspl_steps(
     random_start: bool = False,
     **learning,  # every further argument of `Surrogate`
 ) -> Iterator[PGDState]:
-    """Anti-DreamBooth, ASPL: AdvDM on a surrogate that keeps learning the photos.  (section 4.2, alg. 1)
+    """Anti-DreamBooth, ASPL: AdvDM on a surrogate that keeps learning the photos.  (2303.15433, alg. 1)
 
     A round: θ' ← θ trained on clean set A; PGD against θ'; θ ← θ trained on the perturbed photos. PGD is one
     run: momentum and noise go on from round to round. The authors run 50 rounds of 3, 6 and 3 steps, with one

@@ -42,8 +42,8 @@ def simac_steps(
 ) -> Iterator[PGDState]:
     """SimAC: ASPL at greedily selected timesteps, plus feature interference.  (arXiv 2312.07865, eq. 4-7)
 
-    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², t uniform over the image's selected
-    timesteps, f_l from `last_block_features`, the same noise in both. The authors' code takes the second
+    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², the same noise in both. t is uniform over
+    the image's selected timesteps; f_l comes from `last_block_features`. The authors' code takes the second
     term without its gradient, and compares with the round's first x+δ instead of x. There, only the selected
     timesteps distinguish it from ASPL. Its budget, "16" of 255 in [−1, 1], is 8/255 here.
     Terms: "loss" and "features", the weight included. Raises ValueError for values outside their range.

@@ -2,8 +2,8 @@
 
 (Pei et al., ICML 2025, arXiv 2505.01267.) In every reverse step, low frequencies of the estimate x̂0 are
 exchanged. They get a reference's amplitude, and a phase within a slack of the reference's.
-From the authors' code (github.com/GaozhengPei/FreqPure): eight rounds of t = 50 at 256 px; the reference, a
-one-step denoise of the round's input at t = 20; radius 3 at 32 px and 10 at 256 px; slack 0.3. The code
+From the authors' code (github.com/GaozhengPei/FreqPure): eight rounds of t = 50 at 256 px; radius 3 at 32 px
+and 10 at 256 px; slack 0.3. The reference is a one-step denoise of the round's input at t = 20. The code
 replaces phases outright, so its clipping to the slack does nothing.
 Our choice: every reverse step is run (theirs runs 5 of 50). The reference is drawn once per round rather than
 at every step. Estimates are neither clipped nor rounded before the exchange.

@@ -87,8 +87,8 @@ def memory_plan(
 def free_memory(device: torch.device | str) -> int:
     """Bytes that new tensors on the device can have, what torch keeps in reserve included.
 
-    A CPU's is what the system calls available (a container's limit may be lower), shared among the processes
-    of a launcher.
+    On a CPU: the system's available memory, shared among the processes of a launcher. A container's limit may
+    be lower.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -106,7 +106,7 @@ def tile_bytes(
 ) -> int:
     """The most bytes that one image's tensors take in a call of the UNet, and in its backward pass.
 
-    Counted without computing anything (see `fake`), without the weights and a kernel's own memory.
+    Counted without computing anything: see `fake`. Weights and a kernel's own memory don't count.
     recompute: with the UNet's own gradient checkpointing. kept: another backward pass is to follow.
     """
     side, device, dtype = sample_size(ddpm), ddpm.unet.device, ddpm.unet.dtype

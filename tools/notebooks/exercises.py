@@ -3,10 +3,10 @@
     python -m tools.notebooks.exercises [NOTEBOOK …]          # build/exercises/{students,solutions}/
     python -m tools.notebooks.exercises --check [NOTEBOOK …]  # stubs fail their checks, solutions pass
 
-A notebook holds the solved exercises, each as three cells in a row: Markdown that begins with
-`### Exercise 2 · its title · easy` (or medium, hard, open); code tagged `exercise`, a function in which the
-lines `# solution` and `# end of solution` enclose what students write; code tagged `check` with asserts (an
-open exercise may lack it). Exercises stand on cells tagged `setup` and on earlier exercises alone.
+A notebook holds the solved exercises, each as three cells in a row. The first is Markdown that begins with
+`### Exercise 2 · its title · easy` (or medium, hard, open). The second is code tagged `exercise`, a function:
+`# solution` and `# end of solution` enclose what students write. The third is code tagged `check` with
+asserts; an open exercise may lack it. Exercises need cells tagged `setup` and earlier exercises, no others.
 """
 
 import ast

@@ -61,7 +61,7 @@ def badge(name: str, address: str) -> str:
 def with_badge(first: str, line: str) -> str:
     """The text of a notebook's first cell with `line` as its only badge, under the title.
 
-    Raises ValueError if there is no title ("# …" in the first line).
+    Raises ValueError for a text that doesn't begin with a title ("# …").
     """
     title, *rest = without_badge(first).split("\n\n", 1)
     if not title.startswith("# "):
@@ -116,7 +116,7 @@ def has_tag(cell: NotebookNode, tag: str) -> bool:
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """A notebook as it stands in its file, with sources as one string each.
+    """A notebook as its file holds it, with sources as one string each.
 
     Raises ValueError if nbformat finds it invalid; nothing is repaired, such as a cell without an id.
     """

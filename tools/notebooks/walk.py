@@ -136,8 +136,8 @@ def _reason(error: Exception, timeout: int) -> str:
 def check(path: Path, out_dir: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters in the types of the notebook's defaults (see `new_values`).
 
-    Raises NotebookError for a file that isn't a notebook, an out_dir where its executed copy would replace
-    it, an unknown name, and a value of another type.
+    Raises NotebookError for a file that isn't a notebook, an unknown name and a value of another type. The
+    same goes for an out_dir where the executed copy would replace the notebook.
     """
     if not path.is_file():
         raise NotebookError(f"{path}: no such notebook (looked from {Path.cwd()})")

@@ -3,9 +3,9 @@
     python -m tools.study.purifier_quality runs/ddpm             # tuning people, rendered on the spot
     python -m tools.study.purifier_quality data/models/ddpm --held-out [--people 16 --photos 4]
 
-Writes nothing. Prints PSNR and the mean dlib distance to set C before and after GrIDPure 2 × 20, then the
-astronaut's PSNR after 20 iterations at 128 and 256 px. Goals: at least 32 dB, at most .03 more distance, at
-least 30 dB. Tuning people (seeds from 8500) serve while a purifier is trained, held-out people for reports.
+Writes nothing. Prints PSNR and the mean dlib distance to set C before and after GrIDPure 2 × 20. Then comes
+the astronaut's PSNR after 20 iterations at 128 and 256 px. Goals: ≥ 32 dB, at most .03 more distance,
+≥ 30 dB. Tuning people (seeds from 8500) serve while a purifier is trained, held-out people for reports.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter

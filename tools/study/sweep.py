@@ -5,10 +5,10 @@
 
 Every protection gets the same number of settings and of model calls. First come four step rules: momentum 0
 or 0.9, with one draw of noise per step or with four. Four draws have a quarter of the steps, which are four
-times as long. Then, with the best rule, three values of the protection's own arguments. The best setting is
-the one of which a latent model sees most after purification: the distance of the latents of Pure(x+δ) and
-Pure(x), in units of the latents' spread. The rows also hold what pixels and the judge say. The tuning people
-have seeds from 8500.
+times as long. Then, with the best rule, three values of the protection's own arguments. The best setting has
+the largest distance between the latents of Pure(x+δ) and Pure(x), in units of the latents' spread. So a
+latent model sees most of it after purification. The rows also hold the figures of pixels and of the judge.
+The tuning people have seeds from 8500.
 """
 
 import json
