@@ -19,8 +19,8 @@ def brisque(images: torch.Tensor) -> torch.Tensor:
     """BRISQUE of every image: how unnatural its noise, blur or blocks look. About 0 … 100, higher is worse.
 
     (Mittal et al., IEEE TIP 2012.) A support vector regression, Σ_k w_k·exp(−γ‖f − v_k‖²) − ρ, on
-    `brisque_features` scaled to −1 … 1. The authors' own model (data/judges/README.md) learned the scores
-    of photos of about 500 × 750 px. So at 64 px it is relative: compare with clean pictures of the same size.
+    `brisque_features` scaled to −1 … 1. The authors' own model (data/judges/README.md) learned people's
+    scores of photos of some 500 × 750 px. So at 64 px compare only with clean pictures of the same size.
 
     images: 3×H×W or N×3×H×W in [0, 1], sides ≥ 32 px. Returns (N,) float32 on the CPU, NaN for an image of
     one colour, which has no statistics. Raises ValueError for values outside their range.
@@ -34,7 +34,7 @@ def brisque(images: torch.Tensor) -> torch.Tensor:
 def brisque_features(images: torch.Tensor) -> torch.Tensor:
     """The 36 natural scene statistics of BRISQUE: N×3×H×W in [0, 1] → N×36 float64, on the CPU.
 
-    (IEEE TIP 2012, eq. 1-11.) At full and at half size: Î = (I − μ)/(σ + 1/255), μ, σ of a 7×7 Gaussian. Then
+    (IEEE TIP 2012.) At full and at half size: Î = (I − μ)/(σ + 1/255), μ, σ of a 7×7 Gaussian (eq. 1-3). Then
     (α, (σ_l² + σ_r²)/2) of Î, and (α, η, σ_l², σ_r²) of the products of neighbours, horizontal, vertical and
     on both diagonals: see `fit_aggd`. Borders are mirrored and half size is bicubic without antialiasing, as
     in the authors' C++ release.

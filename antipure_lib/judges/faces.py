@@ -104,7 +104,7 @@ class Judge:
 
     @property
     def threshold(self) -> float:
-        """Distance up to which two photos count as one person; rendered faces are closer than dlib's 0.6."""
+        """Distance up to which two rendered faces count as one person; dlib's 0.6 is for real photos."""
         return float(self.calibration["threshold"])
 
     lpips, flip, ssim, psnr = (staticmethod(measure) for measure in (lpips, flip, ssim, psnr))

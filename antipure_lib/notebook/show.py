@@ -10,7 +10,7 @@ import torch
 
 from ..core.images import check_image
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, and a line style for each colour.
+# Okabe and Ito's palette, made for colour-blind readers, and a line style for each colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), ":")
 

@@ -1,4 +1,4 @@
-"""Purifiers without a model: JPEG, blur, resizing."""
+"""Purifiers without a model: JPEG, blur, resizing. All raise ValueError for values outside their range."""
 
 import io
 

@@ -25,7 +25,7 @@ def pick_dtype(device: str | torch.device) -> torch.dtype:
     """
     device = torch.device(device)
     if device.type == "cpu":
-        found = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch can't tell
+        found = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch has no such function
         return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
     if device.type != "cuda":
         return torch.float32

@@ -85,7 +85,7 @@ def _exercise(cells: list[NotebookNode], index: int, number: int) -> Exercise:
 
 
 def _stub(code: str, number: int, title: str) -> str:
-    """The code without what stands between the markers."""
+    """The code without the lines between the markers."""
     lines = code.split("\n")
     markers = [(line.strip(), at) for at, line in enumerate(lines) if line.strip() in (BEGIN, END)]
     if [marker for marker, _ in markers] != [BEGIN, END]:

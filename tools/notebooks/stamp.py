@@ -97,7 +97,7 @@ def title_and_promise(notebook: NotebookNode, stem: str) -> tuple[str, str]:
     title, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     if not title.startswith("# "):
         return stem, ""
-    # Badges, pictures and HTML may stand between the two.
+    # Badges, pictures and HTML may come between the two.
     promise = next((line for line in rest if line[0] not in "#[!<"), "")
     return title.lstrip("# "), re.sub(r"\*+", "", promise).strip("*_> ")
 

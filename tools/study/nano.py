@@ -92,7 +92,7 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
     positives = same[order].double().cumsum(0)
     auc = positives[~same[order]].mean() / same.sum()
     strangers = distance[~same]
-    few = len(strangers) < 1e7  # `quantile` takes no more
+    few = len(strangers) < 1e7  # `quantile` takes only so many
     threshold = strangers.quantile(0.01) if few else strangers.kthvalue(int(0.01 * len(strangers)))[0]
     nearest = (torch.cdist(e, e) + torch.eye(len(e)) * 9).argmin(1)
     # ISM of a photo, with the mean of four others of its person or of somebody else.
@@ -124,7 +124,7 @@ def faces(judge: Judge, people: int = 100, photos: int = 6) -> None:
 
 def purifier(judge: Judge, photos: int = 2) -> None:
     """PSNR and identity after purification of clean held-out faces (the first `photos` of set B of each)."""
-    ddpm, people = load_ddpm(dtype=torch.float32), identities()  # so that every processor says the same
+    ddpm, people = load_ddpm(dtype=torch.float32), identities()  # so every processor finds the same
     x = torch.cat([load_faces(name, "B")[:photos] for name in people])
     reference = [judge.embed(load_faces(name, "C")) for name in people]
     purified = {"clean": x, "diffpure t=10": diffpure(ddpm, x, t=10)}

@@ -24,7 +24,7 @@ SIZE = 128
 
 
 def load(source: Path) -> DDPMPipeline:
-    """A pipeline's folder, or a run's averaged weights; float32, so that every processor finds the same."""
+    """A pipeline's folder, or a run's averaged weights; float32, so every processor finds the same."""
     if not (source / "state.pt").exists():
         return load_ddpm(source, dtype=torch.float32)
     unet = make_unet()

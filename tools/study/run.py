@@ -1,4 +1,4 @@
-"""The study: every cell of the shipped results, in the order of what they tell.
+"""The study: every cell of the shipped results, the most important parts first.
 
     python -m tools.study.run                 # runs what data/results/study.csv lacks, to the end
     python -m tools.study.run --hours 2       # stops after the cell in which two hours are over; resumable
