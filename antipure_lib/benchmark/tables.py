@@ -53,10 +53,10 @@ def interval_of(rows: Rows, figure: str) -> Interval:
     return bootstrap_interval(list(by_person(rows, figure).values()))
 
 
-def comparison(rows: Rows, figure: str, ours: str = "antipure") -> dict[str, float]:
-    """protection → p of "it and `ours` have one mean of the figure", paired by person, Holm-corrected."""
+def comparison(rows: Rows, figure: str) -> dict[str, float]:
+    """protection → p of "it and AntiPure have one mean of the figure", paired by person, Holm-corrected."""
     people = {name: by_person(select(rows, protect=name), figure) for name in names_in(rows, "protect")}
-    mine = people.pop(ours, {})
+    mine = people.pop("antipure", {})
     return holm({name: paired_test(mine, values) for name, values in people.items()})
 
 

@@ -14,6 +14,7 @@ from .study import CHAIN, CONTROLS, RIVALS
 from .tables import WANTED, Rows, names_in, protection_name, purifier_name, select
 
 ALPHA = 0.05  # level of the tests
+WEAK = "gridpure10"  # a quarter of CHAIN
 VERDICTS = ("reproduced", "not reproduced", "reversed", "undecided", "not measured yet")
 
 
@@ -40,16 +41,16 @@ def better(ours: str, other: str, purify: str = CHAIN, figure: str = "ism") -> C
     return Contrast(text, figure, ((1, ours, purify), (-1, other, purify)))
 
 
-def stronger(name: str, weak: str = "gridpure10", strong: str = CHAIN, figure: str = "ism") -> Contrast:
+def stronger(name: str, figure: str = "ism") -> Contrast:
     """The contrast "`name` does better with more purification", beyond what that does to clean photos."""
-    effect = ((1, name, strong), (-1, "none", strong), (-1, name, weak), (1, "none", weak))
-    return Contrast(f"{name} gains from {weak} to {strong}: {figure}", figure, effect)
+    effect = ((1, name, CHAIN), (-1, "none", CHAIN), (-1, name, WEAK), (1, "none", WEAK))
+    return Contrast(f"{name} gains from {WEAK} to {CHAIN}: {figure}", figure, effect)
 
 
-def fades(name: str, weak: str = "gridpure10", strong: str = CHAIN, figure: str = "ism") -> Contrast:
+def fades(name: str, figure: str = "ism") -> Contrast:
     """The opposite of `stronger`."""
-    cells = tuple((-weight, *names) for weight, *names in stronger(name, weak, strong).cells)
-    return Contrast(f"{name} fades from {weak} to {strong}: {figure}", figure, cells)
+    cells = tuple((-weight, *names) for weight, *names in stronger(name).cells)
+    return Contrast(f"{name} fades from {WEAK} to {CHAIN}: {figure}", figure, cells)
 
 
 def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contrast, ...]]:
@@ -64,8 +65,8 @@ def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contr
         "protects at all": tuple(better(ours, c, figure=figure) for c in CONTROLS),
         "best after purification": tuple(better(ours, r, figure=figure) for r in RIVALS),
         "lowest LPIPS at equal η": tuple(better(ours, r, "none", "lpips") for r in RIVALS),
-        "stronger with more purification": (stronger(ours, figure=figure),),
-        "rivals fade with more purification": (fades("aspl", figure=figure),),
+        "stronger with more purification": (stronger(ours, figure),),
+        "rivals fade with more purification": (fades("aspl", figure),),
         "transfers to other purifiers": tuple(better(ours, c, p, figure) for p in others for c in CONTROLS),
         "survives JPEG": tuple(better(ours, c, "jpeg75", figure) for c in CONTROLS),
     }

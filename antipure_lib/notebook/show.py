@@ -54,7 +54,6 @@ def show_curves(
     x: Sequence[float] | None = None,
     xlabel: str = "step",
     ylabel: str = "loss",
-    title: str = "",
 ):
     """Named curves over a common axis. Returns the figure."""
     figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
@@ -62,7 +61,7 @@ def show_curves(
         values = np.asarray(values, float)
         places = np.arange(1, len(values) + 1) if x is None else x
         axis.plot(places, values, label=name, color=colour, ls=style, lw=1.8)
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)

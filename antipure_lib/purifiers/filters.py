@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from ..core.images import check_image, from_pil, to_pil
 
 
-def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor, quality: int = 95) -> float:
-    """Share of a perturbation that JPEG leaves: ⟨JPEG(x+δ) − JPEG(x), δ⟩ / ⟨δ, δ⟩; nan for δ = 0.
+def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
+    """Share of a perturbation that `save_image`'s JPEG leaves: ⟨JPEG(x+δ) − JPEG(x), δ⟩ / ⟨δ, δ⟩.
 
-    x, x_protected: 3×H×W in [0, 1]. quality: 1 … 95; `save_image` writes 95.
+    x, x_protected: 3×H×W in [0, 1]. nan for δ = 0.
     """
     delta = (x_protected - x).double()
-    left = (jpeg(x_protected, quality) - jpeg(x, quality)).double()
+    left = (jpeg(x_protected, 95) - jpeg(x, 95)).double()
     return ((left * delta).sum() / delta.square().sum()).item()
 
 
