@@ -10,8 +10,8 @@ from pathlib import Path
 
 DASHES = "‐‑‒–—―−"  # what web pages and word processors make of a hyphen
 
-# A word that begins with a dash and isn't an option: those have two dashes and no dot before a value.
-FILE = re.compile(r"-(?!-|h$).+|--[^=]*\..*", re.DOTALL)
+# A word that begins with a dash and is no number and no option: options have two dashes, no dot before "=".
+FILE = re.compile(r"-(?!-|h$|[\d.]+$).+|--[^=]*\..*", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,10 +40,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Raises ValueError: all errors of the command line end in `main`."""
-        hint = f"see {self.prog} --help"
-        for word in filter(FILE.fullmatch, self.words):
-            hint = f"a file whose name begins with a dash is written ./{word}"
-        raise ValueError(re.sub(r"^argument (\S+): (?=must )", r"\1 ", message) + f"; {hint}")
+        told, value = re.subn(r"^argument (\S+): (?=must )", r"\1 ", message)
+        files = [] if value else [word for word in self.words if FILE.fullmatch(word)]
+        hint = f"a file whose name begins with a dash is written ./{files[0]}" if files else None
+        raise ValueError(f"{told}; {hint or f'see {self.prog} --help'}")
 
 
 def number(kind: type, least: float, most: float, what: str) -> Callable[[str], float]:

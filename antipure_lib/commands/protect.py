@@ -27,7 +27,8 @@ class Protector(PhotoWork):
         self.eta = args.eta / 255
         plain = {"eta": self.eta, "steps": args.steps or 100}
         self.chosen = (fast(self.eta, args.steps or 10) if args.fast else plain) | {"seed": args.seed}
-        changing = defaults(method.steps, *method.also)  # a photo of another version is made again
+        # Where another version has other defaults, its photos are made again.
+        changing = defaults(method.steps, *method.also)
         self.settings |= self.chosen | dict(method=args.method, jpeg=args.jpeg, defaults=changing)
         # Not a setting: how many tiles go through the model at a time changes the last bits alone.
         self.batch = {"batch": "auto"} if "batch" in signature(method.steps).parameters else {}

@@ -23,17 +23,14 @@ class Washer(PhotoWork):
         kind, self.numbers = check_purifier(args.purifier, "--purifier")
         self.purifier = PURIFIERS[kind]
         super().__init__(args, self.purifier.needs, device, silent)
-        changing = defaults(
-            self.purifier.run, *self.purifier.also
-        )  # a photo of another version is made again
+        # Where another version has other defaults, its photos are made again.
+        changing = defaults(self.purifier.run, *self.purifier.also)
         self.settings |= dict(purifier=args.purifier, defaults=changing)
         if self.models:
             self.settings["seed"] = args.seed
             levels = len(self.models["ddpm"].scheduler.alphas_cumprod)
             if self.numbers.get("t", 1) > levels:
-                raise ValueError(
-                    f"--purifier {args.purifier}: t must be 1 … {levels}, the model's noise steps"
-                )
+                raise ValueError(f"--purifier {args.purifier}: t must be 1 … {levels}, the model's steps")
 
     def memory(self, height: int, width: int) -> MemoryPlan:
         """What a photo of at least a tile takes."""

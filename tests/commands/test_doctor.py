@@ -1,4 +1,4 @@
-"""`doctor`: what it finds is what is there."""
+"""`doctor` finds what is there, and says what isn't."""
 
 from importlib.metadata import version
 

