@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ..notebook.show import COLOURS
+from ..notebook.show import COLOURS, tidy
 from .intervals import Interval
 from .rows import FIGURES
 from .tables import Rows, interval_of, names_in, protection_name, purifier_name, select, write_interval
 
 MARKERS = "osD^vPX*<>hdp"
+LEGEND = {"frameon": False, "fontsize": 8, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # at the right
 
 
 def label(figure: str) -> str:
@@ -41,7 +42,7 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
         axis.set_title(title, fontsize=10)
         axis.set(xlabel=label(figure), ylim=(len(names) - 0.5, -0.5))
         axis.locator_params(axis="x", nbins=4)
-        _tidy(axis)
+        tidy(axis)
     axes[0, 0].set_yticks(range(len(names)), map(protection_name, names))
     return chart
 
@@ -64,7 +65,8 @@ def show_iterations(
         axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(protections, name))
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
     axis.set(xlabel="purified with", ylabel=label(figure))
-    _tidy(axis, legend=True)
+    tidy(axis)
+    axis.legend(**LEGEND)
     return chart
 
 
@@ -83,7 +85,8 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
         look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(names, name))
     axis.set(xlabel=label(x), ylabel=label(y))
-    _tidy(axis, legend=True)
+    tidy(axis)
+    axis.legend(**LEGEND)
     return chart
 
 
@@ -112,10 +115,3 @@ def show_grid(rows: Rows, figure: str = "ism"):
 def _bar(interval: Interval) -> list[list[float]]:
     """An error bar, as `errorbar` takes the ways down and up."""
     return [[interval.mean - interval.low], [interval.high - interval.mean]]
-
-
-def _tidy(axis, legend: bool = False) -> None:
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    if legend:
-        axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

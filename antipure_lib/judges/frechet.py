@@ -24,10 +24,8 @@ def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
     """
     images, reference = check_image(images, "images"), check_image(reference, "reference")
     if images.shape[1:] != reference.shape[1:]:
-        raise ValueError(
-            f"images and reference must be of one size, got {tuple(images.shape[-2:])} and "
-            f"{tuple(reference.shape[-2:])}; resize one of them"
-        )
+        sizes = " and ".join(str(tuple(x.shape[-2:])) for x in (images, reference))
+        raise ValueError(f"images and reference must be of one size, got {sizes}; resize one of them")
     return frechet_distance(alexnet_features(images), alexnet_features(reference))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from ..core.images import LEVELS
 from ..judges.perturbation import radial_spectrum
-from .show import COLOURS, amplify
+from .show import COLOURS, amplify, tidy
 
 UNITS = {"largest change": "/255", "PSNR": " dB"}
 CROP = 256  # side of the part that is shown pixel by pixel
@@ -38,8 +38,7 @@ def show_comparison(x: torch.Tensor, x_protected: torch.Tensor, figures: Mapping
     size = delta.square().mean().sqrt().item()
     axis.axhline(size, color=COLOURS[1], ls="--", label="white noise of the same size")
     axis.set(xlabel="cycles per pixel", ylabel="amplitude in 1/255", title="radial spectrum", ylim=(0, None))
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    tidy(axis)
     axis.legend(frameon=False)
     numbers = [name for name, value in figures.items() if not isinstance(value, str)]
     chart.suptitle(", ".join(f"{name} {with_unit(name, figures[name])}" for name in numbers), fontsize=11)

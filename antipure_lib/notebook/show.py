@@ -62,10 +62,15 @@ def show_curves(
         places = np.arange(1, len(values) + 1) if x is None else x
         axis.plot(places, values, label=name, color=colour, ls=style, lw=1.8)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    tidy(axis)
     axis.legend(frameon=False)
     return figure
+
+
+def tidy(axis) -> None:
+    """A light grid, and no frame at the top and at the right."""
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def show_maps(

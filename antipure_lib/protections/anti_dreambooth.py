@@ -132,7 +132,10 @@ class Surrogate:
     def begin(self) -> None:
         """Make θ and θ' and the prior, and let θ' learn set A."""
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.model, self.learner = _learner(self.pipe), _learner(self.pipe)
+        self.model, self.learner = working_copy(self.pipe), working_copy(self.pipe)
+        for learner in (self.model, self.learner):
+            learner.unet.requires_grad_(True)
+            learner.text_encoder.requires_grad_(True)
         self.attacked = pipe_view(self.learner)  # θ', as it is attacked: the same weights, frozen
         self.clean, self.prior = latents(self.model, self.photos, self.batch), {}
         if self.prior_weight > 0:
@@ -172,10 +175,3 @@ def climb(
         yield state
         if state.step % round_steps == 0 and state.step < steps:
             surrogate.learn(state.x_adv)
-
-
-def _learner(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
-    learner = working_copy(pipe)
-    learner.unet.requires_grad_(True)
-    learner.text_encoder.requires_grad_(True)
-    return learner
