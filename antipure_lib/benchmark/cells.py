@@ -126,9 +126,9 @@ def protected_photos(cell: Cell, person: Person, world: World) -> torch.Tensor:
     made_from += (defaults(record.steps, *record.also), *_machine(world))
     needed = {**world.weights, "set_a": person.set_a}
     made_from += tuple(needed[name] for name in record.needs)
-    options |= dict(eta=world.eta, steps=steps, seed=cell.seed)
-    options |= dict(ddpm=world.ddpm, pipe=world.pipe, set_a=person.set_a)
-    return kept(world.cache, made_from, lambda: protect(cell.protect, person.set_b, **options))[0]
+    common = dict(eta=world.eta, steps=steps, seed=cell.seed)
+    common |= dict(ddpm=world.ddpm, pipe=world.pipe, set_a=person.set_a)
+    return kept(world.cache, made_from, lambda: protect(cell.protect, person.set_b, **common, **options))[0]
 
 
 def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:

@@ -92,7 +92,7 @@ def stamped(notebook: NotebookNode, name: str, address: str) -> NotebookNode:
 
 
 def title_and_promise(notebook: NotebookNode, stem: str) -> tuple[str, str]:
-    """The heading of a notebook's first Markdown cell (else `stem`) and the first line of text under it."""
+    """The heading of a notebook's first Markdown cell (else `stem`), and the line of text that follows it."""
     text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
     title, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     if not title.startswith("# "):
