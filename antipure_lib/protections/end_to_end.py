@@ -37,7 +37,7 @@ def end_to_end_steps(
     """Maximise E ‖Pure(x+δ) − Pure(x)‖², the same noise in both, through every step of GrIDPure.
 
     The paper's ‖Pure(x+δ) − (x+δ)‖ (arXiv 2509.13922) isn't used: a δ that purification removes raises it.
-    Here ‖·‖² is a mean over channels and pixels. Each step draws new noise. δ starts uniform in ±η, because the
+    ‖·‖² is a mean over channels and pixels. Each step draws new noise. δ starts uniform in ±η, because the
     gradient is 0 at δ = 0. It is exact for a chain shorter than GrIDPure's own (see `respaced`).
     A step costs about 5·(t/stride)·iterations·noise_samples runs of the UNet on every tile. Term: "loss".
     Raises ValueError for values outside their range, and for a stride that doesn't divide t.
