@@ -68,7 +68,7 @@ PURIFIERS: dict[str, Purifier] = {
 
 @torch.no_grad()
 def purify(
-    name: str,
+    name: str,  # as in the module's docstring
     images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
     ddpm: "DDPMPipeline | None" = None,  # for the purifiers that need one

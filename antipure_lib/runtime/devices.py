@@ -8,11 +8,12 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
     device: such as "cpu", "cuda:1", "mps". Raises ValueError for a device that isn't here.
     """
-    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device is None:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     device = torch.device(device)
-    if (device.type == "cuda" and cuda <= (device.index or 0)) or (device.type == "mps" and not mps):
+    no_cuda = device.type == "cuda" and torch.cuda.device_count() <= (device.index or 0)
+    if no_cuda or (device.type == "mps" and not mps):
         raise ValueError(f"device '{device}' isn't available here; use device='cpu' or device=None")
     return device
 

@@ -22,8 +22,7 @@ def image_generators(seed: int, n: int) -> list[torch.Generator]:
 
 def randn(
     shape: Sequence[int],
-    generator: torch.Generator
-    | list[torch.Generator],  # one for all, or one per entry of the first dimension
+    generator: torch.Generator | list[torch.Generator],  # one for all, or one per row of the first dimension
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Standard normal float32 noise, drawn on the CPU and then moved: a seed means the same everywhere."""
