@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .checks import check_counts
+from .checks import check_seed
 
 
 def image_generators(seed: int, n: int) -> list[torch.Generator]:
@@ -14,9 +14,9 @@ def image_generators(seed: int, n: int) -> list[torch.Generator]:
     Image i gets the same noise whatever the other images are and however many follow it: purifying x and x+δ
     with one seed compares them under common random numbers.
 
-    seed: non-negative; n: number of images. Raises ValueError for a negative seed.
+    seed: 0 … 2⁶³−1; n: number of images. Raises ValueError for another seed.
     """
-    check_counts(0, seed=seed)
+    seed = check_seed(seed)
     # SeedSequence mixes the pair into 32 bits, all that torch's CPU generator keeps of a seed.
     words = [np.random.SeedSequence((seed, i)).generate_state(1)[0] for i in range(n)]
     return [torch.Generator().manual_seed(int(word)) for word in words]
