@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..runtime.checks import check_number
+from ..runtime.checks import check_number, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from .generate import generate
 from .latent_diffusion import CLASS_PROMPT, PROMPT, check_size, latents, working_copy
@@ -45,7 +45,7 @@ def dreambooth_steps(
     """
     counts = {"steps": steps, "batch": batch, "n_prior": n_prior}
     positive = {"lr": lr, "text_lr": text_lr or None, "snr_gamma": snr_gamma}
-    images = check_training(pipe, images, prompt, least=counts, positive=positive, seed=seed)
+    images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
     if not 0 <= check_number(warmup, "warmup") <= 1:
         raise ValueError(f"warmup must be a share of the steps, 0 … 1, got {warmup}")
     if not check_number(prior_weight, "prior_weight") >= 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..photos.pictures import atomic
+from ..runtime.checks import check_seed
 from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from .latent_diffusion import PROMPT, latents, working_copy
@@ -52,7 +53,7 @@ def lora_steps(
     """
     counts = {"steps": steps, "batch": batch, "rank": rank}
     positive = {"lr": lr, "snr_gamma": snr_gamma}
-    images = check_training(pipe, images, prompt, least=counts, positive=positive, seed=seed)
+    images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)

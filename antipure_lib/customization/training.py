@@ -6,13 +6,12 @@ The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few imag
 
 import math
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 
 from ..core.diffusion import alpha_bars
-from ..runtime.checks import check_counts, check_positive, check_seed
+from ..runtime.checks import check_counts, check_finite, check_positive
 from ..runtime.noise import randn, stratified
 from ..runtime.pipelines import DDPMScheduler, StableDiffusionPipeline
 from ..runtime.unet import autocast
@@ -106,10 +105,9 @@ def check_training(
     pipe: "StableDiffusionPipeline",
     images: torch.Tensor,
     prompt: str,
-    name: str = "images",  # of the images' argument
-    least: Mapping[str, int] = MappingProxyType({}),  # counts that must be at least 1, by name
-    positive: Mapping[str, float | None] = MappingProxyType({}),  # by name; None passes
-    seed: int = 0,
+    name: str,  # of the images' argument
+    least: Mapping[str, int],  # counts that must be at least 1, by name
+    positive: Mapping[str, float | None],  # by name, "lr" among them; None passes, but for lr
 ) -> torch.Tensor:
     """The images as N×3×H×W, after the checks that every training shares.
 
@@ -118,7 +116,7 @@ def check_training(
     """
     check_counts(**least)
     check_positive(**positive)
-    check_seed(seed)
+    check_finite(lr=positive["lr"])  # the others may be None
     if torch.is_inference_mode_enabled():
         raise RuntimeError("torch.inference_mode() forbids the gradients that training needs; leave it")
     images = check_size(pipe, images, name)

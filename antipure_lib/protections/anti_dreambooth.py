@@ -20,7 +20,7 @@ from ..customization.latent_diffusion import (
     working_copy,
 )
 from ..customization.training import check_training, last_pipe, train_steps
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_counts, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .advdm import advdm_loss, advdm_steps
@@ -120,12 +120,12 @@ class Surrogate:
     ):
         counts = {"surrogate_steps": surrogate_steps, "batch": batch, "n_prior": n_prior}
         positive = {"lr": lr, "snr_gamma": snr_gamma}
-        self.photos = check_training(pipe, set_a, prompt, "set_a", counts, positive, seed)
+        self.photos = check_training(pipe, set_a, prompt, "set_a", counts, positive)
         if not prior_weight >= 0:
             raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
         if prior_images is not None:
             prior_images = check_size(pipe, prior_images, "prior_images")
-        self.pipe, self.prompt, self.batch, self.seed = pipe, prompt, batch, seed
+        self.pipe, self.prompt, self.batch, self.seed = pipe, prompt, batch, check_seed(seed)
         self.prior_weight, self.prior_images, self.n_prior = prior_weight, prior_images, n_prior
         self.how = {"steps": surrogate_steps, "lr": lr, "batch": batch, "snr_gamma": snr_gamma}
 

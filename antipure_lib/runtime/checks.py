@@ -14,7 +14,7 @@ def check_counts(least: int = 1, **counts: int) -> None:
     """Raises ValueError naming the first of the counts that isn't a whole number or is less than `least`."""
     for name, count in counts.items():
         try:
-            number = operator.index(count)
+            number = operator.index(None if isinstance(count, bool) else count)
         except TypeError:
             raise ValueError(f"{name} must be a whole number, got {count!r}") from None
         if number < least:
@@ -73,19 +73,25 @@ def check_ddpm(ddpm: object) -> None:
 
 
 def check_pipe(pipe: object) -> None:
-    """Raises TypeError for anything but a latent model."""
+    """Raises TypeError for anything but a latent model, ValueError for one whose scheduler has no ᾱ_t."""
     if not hasattr(pipe, "vae"):
         kind = type(pipe).__name__
         raise TypeError(
             f"pipe must be a StableDiffusionPipeline, got {kind}; for example pipe=load_stable_diffusion()"
         )
+    check_discrete(pipe.scheduler)
+
+
+def check_discrete(scheduler: Any) -> None:
+    """Raises ValueError for a scheduler without ᾱ_t."""
+    if not hasattr(scheduler, "alphas_cumprod"):
+        kind = type(scheduler).__name__
+        raise ValueError(f"{kind} has no alphas_cumprod (ᾱ_t); use a discrete one, for example DDPMScheduler")
 
 
 def check_predicts_eps(scheduler: Any) -> None:
     """Raises ValueError for a scheduler without ᾱ_t, or of a model that doesn't predict ε."""
-    if not hasattr(scheduler, "alphas_cumprod"):
-        kind = type(scheduler).__name__
-        raise ValueError(f"{kind} has no alphas_cumprod (ᾱ_t); use a discrete one, for example DDPMScheduler")
+    check_discrete(scheduler)
     kind = scheduler.config.prediction_type
     if kind != "epsilon":
         raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon")

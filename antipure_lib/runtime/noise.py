@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .checks import check_counts
+from .checks import check_seed
 
 
 def image_generators(seed: int, n: int) -> list[torch.Generator]:
     """One generator for each of n images: an image's noise depends on the seed and its position alone.
 
     So purifying x and x+δ with one seed compares them under common random numbers.
-    seed: at least 0. Raises ValueError for values outside their range.
+    seed: 0 … 2⁶³−1. Raises ValueError for another seed.
     """
-    check_counts(0, seed=seed)
+    seed = check_seed(seed)
     # SeedSequence mixes the pair into 32 bits, all that torch's CPU generator keeps of a seed.
     words = [np.random.SeedSequence((seed, i)).generate_state(1)[0] for i in range(n)]
     return [torch.Generator().manual_seed(int(word)) for word in words]

@@ -4,14 +4,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, ScoreSdeVeScheduler
 
-from antipure_lib.core.diffusion import alpha_bars
+from antipure_lib.core.diffusion import alpha_bars, predict, reverse_step
 from antipure_lib.core.images import quantise, to_model
 from antipure_lib.core.tiles import extract, merge, tile_count
+from antipure_lib.protections.registry import protect
 from antipure_lib.purifiers.diffpure import diffpure, purify_tiles
 from antipure_lib.purifiers.gridpure import gridpure
 from antipure_lib.purifiers.registry import PURIFIERS
 from antipure_lib.runtime.noise import image_generators, randn
+
+DIFFUSION = [name for name, purifier in PURIFIERS.items() if purifier.needs]
 
 
 def stub_ddpm(predict, scheduler, g=16):
@@ -106,7 +110,7 @@ def test_purify_tiles_is_differentiable(tiny_ddpm64, pictures):
     torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name, purifier in PURIFIERS.items() if purifier.needs])
+@pytest.mark.parametrize("name", DIFFUSION)
 def test_forward_passes_without_gradients_are_channels_last(tiny_ddpm, pictures, name):
     seen = []
 
@@ -135,7 +139,42 @@ def test_forward_passes_without_gradients_are_channels_last(tiny_ddpm, pictures,
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", [name for name, purifier in PURIFIERS.items() if purifier.needs])
+@pytest.mark.parametrize("name", DIFFUSION)
 def test_bad_arguments_fail_at_the_call(tiny_ddpm, pictures, name, options, message):
     with pytest.raises(ValueError, match=message):
         PURIFIERS[name].run(tiny_ddpm, **{"x": pictures(1)} | options)
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (DDPMScheduler(thresholding=True), "thresholding=True, which isn't supported"),
+        (
+            DDPMScheduler(prediction_type="v_prediction"),
+            "predicts 'v_prediction'; use one that predicts epsilon",
+        ),
+        (DDPMScheduler(prediction_type="sample"), "predicts 'sample'"),
+        (DDPMScheduler(variance_type="learned"), "variance_type 'learned' isn't supported"),
+        (FlowMatchEulerDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler has no alphas_cumprod"),
+        (EDMEulerScheduler(), "EDMEulerScheduler has no alphas_cumprod"),
+        (ScoreSdeVeScheduler(), "ScoreSdeVeScheduler has no alphas_cumprod"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_a_chain_does_not_compute_is_refused_at_the_call(tiny_ddpm, pictures, name, scheduler, message):
+    ddpm = SimpleNamespace(unet=tiny_ddpm.unet, scheduler=scheduler)
+    with pytest.raises(ValueError, match=message):
+        PURIFIERS[name].run(ddpm, pictures(1))
+    if "thresholding" not in message and "variance" not in message:  # which reverse steps alone need
+        for refused in (
+            lambda: predict(ddpm, pictures(1), 3),
+            lambda: protect("antipure", pictures(1), ddpm=ddpm, steps=1),
+        ):
+            with pytest.raises(ValueError, match=message):
+                refused()
+    else:
+        with pytest.raises(ValueError, match=message):
+            reverse_step(pictures(1), pictures(1), 3, scheduler, pictures(1))
+    with pytest.raises(ValueError, match=message):
+        protect("end-to-end", pictures(1), ddpm=ddpm, steps=1)
