@@ -5,6 +5,8 @@ Everything here is a PIL image. `images.load_image` and `photos.read_photo` both
 
 import io
 import os
+import re
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,7 +98,8 @@ def decode(path: str | os.PathLike) -> Decoded:
         raise
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise ValueError(f"{path} can't be read as an image ({error}); is it complete and intact?") from error
-    if any("orrupt EXIF data" in str(warning.message) for warning in warned):
+    told = [str(warning.message) for warning in warned if "TiffImagePlugin" in warning.filename]
+    if any("too many entries" not in words for words in told):  # Pillow warns of those as well
         notes.append("its EXIF block is damaged in part")
     if alpha is not None and alpha.getextrema()[0] == 255:
         alpha = None
@@ -138,13 +141,29 @@ def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str | None]]:
     # Pillow's EXIF reader raises nearly anything, too; the pixels are already loaded.
     try:
         exif = file.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation)
+        orientation = exif.get(ExifTags.Base.Orientation, _orientation(file.info.get("exif", b"")))
     except Exception:
         return file, b"", ["its EXIF block is damaged and was ignored, a rotation in it too"]
     # Not by Pillow's exif_transpose: it writes the whole block again, which one odd entry prevents.
     turned = orientation in range(2, 9)
     image = file.transpose(Image.Transpose[TURNS[int(orientation) - 2]]) if turned else file
     return image, *_descriptive(exif, image.size)
+
+
+def _orientation(block: bytes) -> int:
+    """EXIF's orientation without Pillow's reader, which stops at the first entry that is cut off."""
+    tiff = re.sub(b"^(Exif\0\0)+", b"", block)
+    order = ">" if tiff.startswith(b"MM") else "<"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            if (tag, kind) == (ExifTags.Base.Orientation, 3):
+                return value
+    except struct.error:
+        pass
+    return 1
 
 
 def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[str | None]]:
@@ -174,20 +193,35 @@ def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[s
 def _sound(
     entries: Mapping[int, Any], tags: set[int], directory: int | None, notes: list[str | None]
 ) -> dict[int, Any]:
-    """Those of the entries that Pillow can write; adds a note for each of the others."""
+    """Those of the entries that Pillow writes as they were; adds a note for each of the others."""
     found = {}
     for tag in sorted(tags):
         alone = Image.Exif()
         try:
             value = Stored(entries[tag]) if isinstance(entries[tag], str) else entries[tag]
             alone[directory or tag] = {tag: value} if directory else value
-            alone.tobytes()
+            again = Image.Exif()
+            again.load(alone.tobytes())
+            read = (again.get_ifd(directory) if directory else again)[tag]
+            if read != value and repr(read) != repr(value):  # NaN equals itself only as a text
+                raise ValueError
         except Exception:
             names = ExifTags.GPSTAGS if directory == ExifTags.IFD.GPSInfo else ExifTags.TAGS
             notes.append(f"its EXIF entry {names.get(tag, tag)} can't be kept")
         else:
             found[tag] = value
     return found
+
+
+def writable(block: bytes) -> Image.Exif:
+    """An EXIF block for Pillow's writers. Into a TIFF file they write the entries one by one, again."""
+    exif, directories = Image.Exif(), (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+    exif.load(block)
+    for entries in (exif, *(exif.get_ifd(directory) for directory in directories if directory in exif)):
+        for tag, value in list(entries.items()):
+            if isinstance(value, str):
+                entries[tag] = Stored(value)
+    return exif
 
 
 def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, str | None]:

@@ -62,15 +62,15 @@ def save_photo(
     x: 3×H×W in [0, 1], of the photo's size. keep_metadata: write its EXIF entries; otherwise no metadata.
     A colour profile is never written: the pixels are sRGB. path and lossy: as in `save_image`. A grey
     result of a grey photo without transparency is written with one channel (mode L).
-    Raises ValueError as `save_image` does, for another size, and for JPEG of a photo with transparency.
+    Raises ValueError as `save_image` does, for another size, and for a JPEG or BMP of a transparent photo.
     """
     check_image(x)
     if x.shape != photo.x.shape:
         raise ValueError(f"x must have the photo's shape {tuple(photo.x.shape)}, got {tuple(x.shape)}")
     image = to_pil(x)
     if photo.alpha is not None:
-        if lossy:
-            raise ValueError(f"{path}: JPEG can't hold the photo's transparency; save it as .png")
+        if Path(path).suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+            raise ValueError(f"{path}: this format can't hold the photo's transparency; save it as .png")
         image.putalpha(photo.alpha)
     elif photo.grey and (x == x[:1]).all():
         image = image.getchannel(0)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from ..core.images import check_image, from_pil, to_pil
 from ..runtime.checks import check_counts, check_path
-from .decode import decode
+from .decode import decode, writable
 
 LOSSLESS = {".png": {}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".webp": {"lossless": True, "exact": True}}
 
@@ -74,7 +74,7 @@ def write_picture(
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
     with atomic(path) as temporary:
-        options = formats[suffix] | ({"exif": exif} if exif else {})
+        options = formats[suffix] | ({"exif": writable(exif)} if exif else {})
         image.save(temporary, format=Image.registered_extensions()[suffix], **options)
     return path
 

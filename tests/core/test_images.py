@@ -247,6 +247,37 @@ def test_check_image_names_argument_problem_and_remedy(x, error, message):
     assert str(caught.value).startswith("delta")
 
 
+@pytest.mark.parametrize("over", [1.5e-7, 2e-6, 9.9e-6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_rounding_leaves_is_clipped(tmp_path, over, dtype):
+    x = torch.rand((3, 4, 5), dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0], x[1, 2, 3] = 1 + over, -over
+    before = x.clone()
+    assert torch.equal(check_image(x), x.clamp(0, 1)[None]) and torch.equal(x, before)
+    assert torch.equal(load_image(save_image(x, tmp_path / "x.png")), quantise(x.clamp(0, 1)).float())
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 40), mode=st.sampled_from(["bilinear", "bicubic"]))
+def test_a_resized_picture_that_was_clamped_or_barely_left_the_range_is_taken(seed, height, mode):
+    x = torch.rand((2, 3, 9, 7), generator=torch.Generator().manual_seed(seed)).round()
+    resized = torch.nn.functional.interpolate(x, (height, 11), mode=mode, antialias=True)
+    resized = resized.clamp(-9e-6, 1 + 9e-6)
+    assert check_image(resized).aminmax() == resized.clamp(0, 1).aminmax()
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"), [(1.00002, "1.0000"), (-2e-5, "-1.99|-2e-05"), (1.1, "1.1"), (-3.0, "-3, ")]
+)
+def test_what_lies_outside_is_printed_as_outside(value, printed):
+    x = torch.full((3, 2, 2), 0.5)
+    x[2, 1, 1] = value
+    with pytest.raises(ValueError, match=rf"must lie in \[0, 1\], got \[.*({printed})") as caught:
+        check_image(x)
+    low, high = map(float, str(caught.value).split("got [")[1].split("]")[0].split(", "))
+    assert low < 0 or high > 1
+
+
 def test_check_image_finds_one_nan_among_many_values():
     x = torch.rand(2, 3, 64, 64)
     assert check_image(x) is x
