@@ -5,8 +5,6 @@ Everything here is a PIL image. `images.load_image` and `photos.read_photo` both
 
 import io
 import os
-import re
-import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,10 +32,7 @@ FORMATS = (
 )
 
 # What turns a stored photo upright, for EXIF's orientations from 2 to 8.
-TURNS = (
-    *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE"),
-    *("ROTATE_270", "TRANSVERSE", "ROTATE_90"),
-)
+TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
 
 
 class Decoded(NamedTuple):
@@ -54,12 +49,14 @@ class NoRange(ValueError):
     """A sound file whose numbers don't say what is black and what is white."""
 
 
-class Stored(str):
-    """A text that Pillow writes with the bytes that it read: it reads Latin-1, and writes ASCII with "?"."""
-
+class _Stored(str):
+    # Pillow reads any text as Latin-1 and writes it as ASCII; this gives back the bytes that were there.
     def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
-        """The bytes as they were stored, whatever the encoding."""
         return super().encode("latin-1")
+
+
+def _stored(value: Any) -> Any:
+    return _Stored(value) if isinstance(value, str) else value
 
 
 def decode(path: str | os.PathLike) -> Decoded:
@@ -103,8 +100,7 @@ def decode(path: str | os.PathLike) -> Decoded:
         notes.append("its EXIF block is damaged in part")
     if alpha is not None and alpha.getextrema()[0] == 255:
         alpha = None
-    pixels = np.asarray(rgb)
-    grey = bool((pixels == pixels[..., :1]).all())
+    grey = not np.ptp(np.asarray(rgb), axis=2).any()
     return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))), grey)
 
 
@@ -147,41 +143,38 @@ def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str | None]]:
     # Not by Pillow's exif_transpose: it writes the whole block again, which one odd entry prevents.
     turned = orientation in range(2, 9)
     image = file.transpose(Image.Transpose[TURNS[int(orientation) - 2]]) if turned else file
-    return image, *_descriptive(exif, image.size)
+    try:
+        return image, *_descriptive(exif, image.size)
+    except Exception:
+        return image, b"", ["its EXIF block is damaged in part and can't be kept"]
 
 
 def _orientation(block: bytes) -> int:
     """EXIF's orientation without Pillow's reader, which stops at the first entry that is cut off."""
-    tiff = re.sub(b"^(Exif\0\0)+", b"", block)
-    order = ">" if tiff.startswith(b"MM") else "<"
-    try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-            if (tag, kind) == (ExifTags.Base.Orientation, 3):
-                return value
-    except struct.error:
-        pass
+    tiff = block.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")  # some programs write it twice
+
+    def number(at: int, size: int = 2) -> int:
+        return int.from_bytes(tiff[at : at + size], "big" if tiff.startswith(b"MM") else "little")
+
+    start = number(4, 4) + 2
+    for entry in range(start, start + 12 * number(start - 2), 12):
+        if (number(entry), number(entry + 2)) == (ExifTags.Base.Orientation, 3):  # 3: two bytes
+            return number(entry + 8)
     return 1
 
 
 def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[str | None]]:
-    """The entries to keep as an EXIF block, and a note for each that Pillow can't read or write."""
+    """The entries to keep as an EXIF block, and a note for each that Pillow doesn't write as it was."""
     base, ifd = ExifTags.Base, ExifTags.IFD
-    kept, notes = Image.Exif(), []
-    dropped = {base[name] for name in NOT_KEPT}
-    main = _sound(exif, {base[name] for name in DESCRIPTIVE} & set(exif), None, notes)
-    for tag, value in main.items():
-        kept[tag] = value
+    kept, notes, dropped = Image.Exif(), [], {base[name] for name in NOT_KEPT}
+    for name in DESCRIPTIVE:
+        if base[name] in exif and _is_sound(exif, base[name], None, notes):
+            kept[base[name]] = _stored(exif[base[name]])
     for directory in (ifd.Exif, ifd.GPSInfo):
-        try:
-            entries = exif.get_ifd(directory)
-        except Exception:
-            notes.append(f"its EXIF entries of {directory.name} are damaged and can't be kept")
-            continue
-        if found := _sound(entries, set(entries) - dropped, directory, notes):
-            kept[directory] = found
+        entries = exif.get_ifd(directory)
+        tags = [tag for tag in entries if tag not in dropped and _is_sound(entries, tag, directory, notes)]
+        if tags:
+            kept[directory] = {tag: _stored(entries[tag]) for tag in tags}
     if ifd.Exif in kept:
         kept[ifd.Exif] |= {base.ColorSpace: 1, base.ExifImageWidth: size[0], base.ExifImageHeight: size[1]}
     if not len(kept):
@@ -190,27 +183,20 @@ def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[s
     return kept.tobytes(), notes
 
 
-def _sound(
-    entries: Mapping[int, Any], tags: set[int], directory: int | None, notes: list[str | None]
-) -> dict[int, Any]:
-    """Those of the entries that Pillow writes as they were; adds a note for each of the others."""
-    found = {}
-    for tag in sorted(tags):
-        alone = Image.Exif()
-        try:
-            value = Stored(entries[tag]) if isinstance(entries[tag], str) else entries[tag]
-            alone[directory or tag] = {tag: value} if directory else value
-            again = Image.Exif()
-            again.load(alone.tobytes())
-            read = (again.get_ifd(directory) if directory else again)[tag]
-            if read != value and repr(read) != repr(value):  # NaN equals itself only as a text
-                raise ValueError
-        except Exception:
-            names = ExifTags.GPSTAGS if directory == ExifTags.IFD.GPSInfo else ExifTags.TAGS
-            notes.append(f"its EXIF entry {names.get(tag, tag)} can't be kept")
-        else:
-            found[tag] = value
-    return found
+def _is_sound(entries: Mapping[int, Any], tag: int, directory: int | None, notes: list[str | None]) -> bool:
+    alone, again = Image.Exif(), Image.Exif()
+    try:
+        value = _stored(entries[tag])
+        alone[directory or tag] = {tag: value} if directory else value
+        again.load(alone.tobytes())
+        read = (again.get_ifd(directory) if directory else again)[tag]
+        if read == value or repr(read) == repr(value):  # NaN equals itself only as a text
+            return True
+    except Exception:  # Pillow's EXIF writer raises nearly anything, too
+        pass
+    names = ExifTags.GPSTAGS if directory == ExifTags.IFD.GPSInfo else ExifTags.TAGS
+    notes.append(f"its EXIF entry {names.get(tag, tag)} can't be kept")
+    return False
 
 
 def writable(block: bytes) -> Image.Exif:
@@ -219,8 +205,7 @@ def writable(block: bytes) -> Image.Exif:
     exif.load(block)
     for entries in (exif, *(exif.get_ifd(directory) for directory in directories if directory in exif)):
         for tag, value in list(entries.items()):
-            if isinstance(value, str):
-                entries[tag] = Stored(value)
+            entries[tag] = _stored(value)
     return exif
 
 
@@ -232,19 +217,16 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Imag
     base = ExifTags.Base
     levels = np.asarray(image).astype(np.int32)
     (bits, *_), (kind, *_) = tags.get(base.BitsPerSample, (16,)), tags.get(base.SampleFormat, (1,))
-    if bits <= 16 and kind != 1:
-        raise NoRange("signed pixels have no agreed range")
-    if bits > 16 or levels.min() < 0 or levels.max() > 65535:
-        raise NoRange("32-bit pixels have no agreed range")
+    if kind != 1 or bits > 16 or levels.min() < 0 or levels.max() > 65535:
+        raise NoRange("signed or 32-bit pixels have no agreed range")
     top, used, negative = 2**bits - 1, levels.max(), tags.get(base.PhotometricInterpretation) == 0
     transparent = image.info.get("transparency")  # one of the levels, no longer told from its like in 8 bits
     alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
     grey = ((top - levels if negative else levels) * (255 / top)).round().astype(np.uint8)
     small = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
     small.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
-    if not 0 < used < top / 15:
-        return small, None
-    return small, f"its levels end at {used} of {top}, so it is very {'bright' if negative else 'dark'}"
+    note = f"its levels end at {used} of {top}, so it is very {'bright' if negative else 'dark'}"
+    return small, note if 0 < used < top / 15 else None
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str | None]:

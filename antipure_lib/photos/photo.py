@@ -36,8 +36,7 @@ def read_photo(path: str | os.PathLike) -> Photo:
 def as_grey(x: torch.Tensor) -> torch.Tensor:
     """A grey photo's result without the colours that it was given: each pixel's median over the channels.
 
-    x: 3×H×W or N×3×H×W in [0, 1]; returns the same shape. The median is one of the three values, so 8-bit
-    levels stay such, and a budget around a grey photo still holds.
+    x: 3×H×W or N×3×H×W, as is the result. Being one of the three values, it keeps 8-bit levels and budgets.
     """
     return x.median(-3, keepdim=True).values.expand_as(x)
 

@@ -152,8 +152,8 @@ def test_grey_levels_of_a_tiff_are_right_or_refused(tmp_path, bits, white_is_zer
     [
         (32, {}, "32-bit pixels have no agreed range"),
         (32, {"order": ">", "signed": True}, "32-bit pixels have no agreed range"),
-        (16, {"signed": True}, "signed pixels have no agreed range"),
-        (16, {"signed": True, "order": ">"}, "signed pixels have no agreed range"),
+        (16, {"signed": True}, "signed or 32-bit pixels have no agreed range"),
+        (16, {"signed": True, "order": ">"}, "signed or 32-bit pixels have no agreed range"),
     ],
 )
 def test_sound_numbers_without_a_range_are_refused_as_such(tmp_path, bits, options, words):
