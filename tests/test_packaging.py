@@ -118,7 +118,7 @@ def imported(path: Path) -> set[str]:
 def test_every_import_is_a_requirement(folder, extras):
     distributions = packages_distributions() | BARE_MODULES
     declared = CORE | floors([requirement for extra in extras for requirement in EXTRAS[extra]])
-    own = {"antipure_lib", "tools"} | {path.stem for path in (ROOT / "tests/helpers").glob("*.py")}
+    own = {"antipure_lib", "tools", "tests"} | {path.stem for path in (ROOT / "tests/helpers").glob("*.py")}
     missing = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in sorted((ROOT / folder).rglob("*.py"))
