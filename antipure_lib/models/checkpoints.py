@@ -2,49 +2,56 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from ..runtime.devices import pick_device, pick_dtype
+from ..runtime.devices import check_dtype, pick_device, pick_dtype
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .embedded import data_path
-from .folders import OtherKind
+from .folders import (
+    LATENT,
+    LOADERS,
+    PIXEL,
+    UNUSED,
+    OtherKind,
+    check_fit,
+    check_index,
+    lacking,
+    quiet,
+    read_folder,
+)
 from .guided_diffusion import load_guided_diffusion
-from .hub import LOADERS, NO_SDXL, HubRepo, Source, WebFile, cached, check_index, missing_files, obtain
 
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
+NANO = {PIXEL: ("models", "ddpm"), LATENT: ("models", "sd")}
 
-NANO = {"DDPMPipeline": ("models", "ddpm"), "StableDiffusionPipeline": ("models", "sd")}
 
-# 2,211,383,297 bytes, 552,814,086 weights. The address is the authors' (github.com/openai/guided-diffusion).
+class Repo(NamedTuple):
+    """A diffusers folder on the Hugging Face hub. revision: a commit, which never changes, or a branch."""
+
+    id: str
+    revision: str = "main"
+
+
+class WebFile(NamedTuple):
+    """One file, kept in torch.hub's folder as `name`. id: its address. sha256: whoever serves it."""
+
+    id: str
+    name: str
+    sha256: str
+
+
+# 2,211,383,297 bytes, 552,814,086 weights; the first address is the authors'
+# (github.com/openai/guided-diffusion).
 GUIDED = ("256x256_diffusion_uncond.pt", "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1")
 
-# The weights of the commit below, 4.3 GB in float32.
-SD15 = (
-    (
-        "unet/diffusion_pytorch_model.safetensors",
-        "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
-    ),
-    (
-        "vae/diffusion_pytorch_model.safetensors",
-        "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c",
-    ),
-    (
-        "text_encoder/model.safetensors",
-        "d008943c017f0092921106440254dbbe00b6a285f7883ec8ba160c3faad88334",
-    ),
-)
-
-KNOWN: dict[str, dict[str, tuple[Source, ...]]] = {
-    "DDPMPipeline": {
-        # Both repositories hold pickled weights alone (455 MB), which are read as plain tensors.
+KNOWN: dict[str, dict[str, tuple[Repo | WebFile, ...]]] = {
+    PIXEL: {
         "ddpm-celebahq-256": (
-            HubRepo("google/ddpm-ema-celebahq-256", "1e28fb7ec9c7be2ea82a2162df956a9809852ea4"),
-            HubRepo("google/ddpm-celebahq-256", "cd5c944777ea2668051904ead6cc120739b86c4d"),
+            Repo("google/ddpm-ema-celebahq-256", "1e28fb7ec9c7be2ea82a2162df956a9809852ea4"),
+            Repo("google/ddpm-celebahq-256", "cd5c944777ea2668051904ead6cc120739b86c4d"),
         ),
         "guided-diffusion-256-uncond": (
             WebFile("https://openaipublic.blob.core.windows.net/diffusion/jul-2021/" + GUIDED[0], *GUIDED),
@@ -55,23 +62,25 @@ KNOWN: dict[str, dict[str, tuple[Source, ...]]] = {
             ),
         ),
     },
-    "StableDiffusionPipeline": {
+    LATENT: {
         "sd15": (
-            HubRepo(
-                "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
-            ),
-            # Mirrors, should the first vanish as runwayml's did. Known are their weights, no commit.
-            HubRepo("sd-legacy/stable-diffusion-v1-5", sha256=SD15),
-            HubRepo("benjamin-paine/stable-diffusion-v1-5", sha256=SD15),
+            Repo("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
         ),
     },
 }
 
+# No commit of these is known. So they are named, not used, if the first one vanishes as runwayml's did.
+MIRRORS = {"sd15": ("sd-legacy/stable-diffusion-v1-5", "benjamin-paine/stable-diffusion-v1-5")}
+
 
 class ModelNotHere(FileNotFoundError):
-    """Stand-in."""
+    """A model that isn't on this machine, or that no source delivered.
 
-    def __init__(self, message, name="", sources=(), answers=()):
+    name: as it was asked for. sources: where it can come from. answers: (source, what it said) of each source
+    that was asked; empty if none was, because of download=False.
+    """
+
+    def __init__(self, message: str, name: str = "", sources: tuple = (), answers: tuple = ()) -> None:
         super().__init__(message)
         self.name, self.sources, self.answers = name, sources, answers
 
@@ -92,8 +101,8 @@ def known_checkpoints() -> list[KnownCheckpoint]:
     for kind, names in KNOWN.items():
         rows.append(KnownCheckpoint("nano", kind, LOADERS[kind], ("this package",), data_path(*NANO[kind])))
         for name, sources in names.items():
-            origins = tuple(map(str, sources))
-            rows.append(KnownCheckpoint(name, kind, LOADERS[kind], origins, cached(sources, kind)))
+            ids = tuple(source.id for source in sources)
+            rows.append(KnownCheckpoint(name, kind, LOADERS[kind], ids, _cached(sources, kind)))
     return rows
 
 
@@ -106,82 +115,77 @@ def load_ddpm(
     """A pixel-space diffusion model, the purifier, as a `diffusers.DDPMPipeline` in evaluation mode.
 
     name: "nano"; "ddpm-celebahq-256" or "guided-diffusion-256-uncond"; a folder written by `save_pretrained`;
-    a guided-diffusion .pt file; or a hub id "owner/name". device: None chooses (see `pick_device`).
-    dtype: None takes the device's fastest (see `pick_dtype`).
+    a guided-diffusion .pt file; or a hub id "owner/name".
+    device: None chooses (see `pick_device`). dtype: None takes the device's fastest (see `pick_dtype`).
     download: whether a known name or a hub id that isn't on this machine may be fetched.
     Weights are read as plain tensors; nothing that a folder or file brings along is executed.
-    Raises ValueError for an unknown name (lists the known ones), another kind of model or a damaged file,
-    FileNotFoundError for one that isn't here, or that no source delivers (says what to do).
+    Raises ModelNotHere, a FileNotFoundError, if the model isn't here or no source delivers it.
+    Raises ValueError for an unknown name, another kind of model, a damaged file or a wrong argument.
     """
-    device = pick_device(device)
-    dtype = dtype or pick_dtype(device)
-    path = _find(name, "DDPMPipeline", download)
-    if path.is_file():
-        with _quiet():  # diffusers remarks on every change of precision
-            return load_guided_diffusion(path).to(device, dtype)
-    from diffusers import DDPMPipeline
-
-    # Pickled weights, which diffusers reads with weights_only=True, only where there are no others.
-    safe = any(path.glob("unet/*.safetensors")) or any(path.glob("*.safetensors"))
-    return _load(DDPMPipeline, path, device, dtype, use_safetensors=safe)
+    return _load(name, PIXEL, device, dtype, download)
 
 
 def load_stable_diffusion(
     name: str | os.PathLike = "nano",
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     download: bool = False,
 ) -> "StableDiffusionPipeline":
     """A text-to-image latent diffusion model as a `diffusers.StableDiffusionPipeline`, no safety checker.
 
-    name: "nano"; "sd15"; a folder written by `save_pretrained`; or a hub id "owner/name". SDXL isn't
-    supported. device: None chooses (see `pick_device`). dtype: float32 by default, because the model is going
-    to be fine-tuned.
-    download: whether a known name or a hub id that isn't on this machine may be fetched.
-    Weights are read from safetensors alone; nothing that a folder brings along is executed.
-    Raises ValueError for an unknown name (lists the known ones), another kind of model or a damaged file,
-    FileNotFoundError for one that isn't here, or that no source delivers (says what to do).
+    name: "nano"; "sd15"; a folder written by `save_pretrained`; or a hub id "owner/name". No SDXL.
+    dtype: float32 by default, because the model is going to be fine-tuned. Everything else as in `load_ddpm`,
+    but weights are read from safetensors alone.
     """
-    device = pick_device(device)
-    folder = _find(name, "StableDiffusionPipeline", download)
-    with _quiet():  # transformers remarks on optional image processors that nothing here uses
-        from diffusers import StableDiffusionPipeline
+    return _load(name, LATENT, device, dtype, download)
 
-    unused = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    options = unused | {"requires_safety_checker": False, "use_safetensors": True}
-    return _load(StableDiffusionPipeline, folder, device, dtype, **options)
+
+def _load(name, kind, device, dtype, download):
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"name must be a model's name or a path, got a {type(name).__name__}")
+    if not isinstance(download, bool):
+        raise ValueError(f"download must be True or False, got {download!r}")
+    check_dtype(dtype)
+    device = pick_device(device)
+    path = _find(str(name), kind, download)
+    # Weights that are made in torch.inference_mode() could never take part in a gradient.
+    with torch.inference_mode(False), quiet():
+        one_file = kind == PIXEL and path.is_file() and path.suffix != ".safetensors"
+        pipe = load_guided_diffusion(path) if one_file else read_folder(path, kind)
+        check_fit(pipe, str(path))
+        pipe = pipe.to(device, dtype or pick_dtype(device))
+    if kind == LATENT:  # a tokenizer without tokenizer_config.json knows no limit
+        limit = pipe.text_encoder.config.max_position_embeddings
+        pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, limit)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _find(name, kind, download):
-    """The folder or file that `name` means, checked to be of this kind, downloaded if that is allowed."""
-    name, path = str(name), Path(name)
+    """The folder or file that `name` means, downloaded if that is allowed."""
     known = ["nano", *KNOWN[kind]]
     if name == "nano":
         return data_path(*NANO[kind])
     if name in KNOWN[kind]:
-        others = [f"'{other}'" for other in known if other != name]
-        if not download and not cached(KNOWN[kind][name], kind):
-            raise ModelNotHere("", name, tuple(map(str, KNOWN[kind][name])))
-        return _checked(obtain(name, kind, KNOWN[kind][name], download, ", ".join(others) + ELSE), kind)
+        return _obtain(name, kind, KNOWN[kind][name], download)
     for other, names in KNOWN.items():
         if name in names:
             raise OtherKind(f"'{name}' is a {other}; load it with {LOADERS[other]}", LOADERS[other])
-    if (path / "model_index.json").is_file() or (kind == "DDPMPipeline" and path.is_file()):
-        return _checked(path, kind)
-    if re.search(r"sdxl|stable-diffusion-xl", name, re.IGNORECASE):
-        raise ValueError(f"'{name}': {NO_SDXL}")
-    if not path.exists() and _is_hub_id(name):
-        if not download and not HubRepo(name).cached(kind):
-            raise ModelNotHere("", name, (name,))
-        return _checked(obtain(name, kind, [HubRepo(name)], download, ", ".join(known) + ELSE), kind)
-    file = ", a guided-diffusion .pt file" if kind == "DDPMPipeline" else ""
+    path = os.path.expanduser(name)
+    if os.path.exists(path):
+        return Path(path)
+    if _is_hub_id(name, kind, download):
+        return _obtain(name, kind, (Repo(name),), download)
+    file = ", a guided-diffusion .pt file" if kind == PIXEL else ""
+    nothing = "; there is no such file or folder" if re.search(r"[/\\.]", name) else ""
     raise ValueError(
         f"unknown model '{name}'; the known names are {', '.join(known)}, or give a local folder that holds "
-        f"a model_index.json{file} or a hub id 'owner/name'"
+        f"a model_index.json{file} or a hub id 'owner/name'{nothing}"
     )
 
 
-def _is_hub_id(name):
+def _is_hub_id(name, kind, download):
+    """Whether a name can be that of a model on the hub, rather than a mistyped path."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -189,82 +193,85 @@ def _is_hub_id(name):
         validate_repo_id(name)
     except HFValidationError:  # such as ../folder
         return False
-    return name.count("/") == 1
+    owner, _, rest = name.partition("/")
+    if not rest or re.search(r"\.(pth?|bin|ckpt|safetensors|json|zip|tar|gz)$", rest, re.IGNORECASE):
+        return False
+    return download or not os.path.isdir(owner) or bool(_cached((Repo(name),), kind))
 
 
-ELSE = ", a local folder or a hub id"
-
-
-def _checked(path, kind):
-    if path.is_dir():
-        check_index(path / "model_index.json", kind, str(path))
-        if missing := missing_files(path, kind):
-            raise ValueError(
-                f"{path} has no {missing[0]}; get the folder again, whole, or save it as safetensors"
-            )
-    return path
-
-
-# What diffusers, transformers and torch raise for folders that are damaged.
-WRONG = (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError)
-
-
-def _load(kind, folder, device, dtype, **options):
-    from safetensors import SafetensorError
-
-    with _quiet():
+def _cached(sources, kind):
+    """The folder or file of the first source that is on this machine, whole; None if none is."""
+    for source in sources:
         try:
-            # `to` sets the precision: from_pretrained's argument for it changed its name in diffusers 0.40.
-            pipe = kind.from_pretrained(folder, local_files_only=True, **options)
-            _check_parts(pipe, folder)
-            pipe = pipe.to(device, dtype)
-        except torch.OutOfMemoryError:
-            raise
-        except (*WRONG, SafetensorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{folder} can't be loaded ({reason}); get the folder again") from error
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+            return _fetch(source, kind, local=True)
+        except OSError:
+            continue
 
 
-def _check_parts(pipe, folder):
-    """Raises ValueError for what loads without an error and isn't what the folder should hold."""
-    from safetensors import safe_open
+def _fetch(source, kind, local=False):
+    """A source's folder or file. Raises OSError if it can't be had; with `local`, if it isn't here."""
+    if isinstance(source, WebFile):
+        path = Path(torch.hub.get_dir()) / "checkpoints" / source.name
+        if not path.is_file() and local:
+            raise FileNotFoundError(path)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(source.id, str(path), hash_prefix=source.sha256)
+        return path
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    if hasattr(pipe, "text_encoder"):  # transformers fills what the file lacks with random numbers
-        found = set()
-        for file in Path(folder, "text_encoder").glob("*.safetensors"):
-            with safe_open(file, "pt") as tensors:
-                found |= {key.removeprefix("text_model.") for key in tensors.keys()}  # noqa: SIM118
-        wanted = {key.removeprefix("text_model.") for key in pipe.text_encoder.state_dict()}
-        if missing := sorted(wanted - found):
-            raise ValueError(f"text_encoder lacks {missing[0]}")
-        return
-    config = pipe.unet.config
-    if config.in_channels != 3 or not config.sample_size:
-        size = f"{config.in_channels} channels, sample_size {config.sample_size}"
-        raise ValueError(f"unet: {size}; a model of RGB images is needed")
-    if config.class_embed_type or config.num_class_embeds:
-        raise ValueError("unet: the model is class-conditional; use an unconditional one")
+    index = try_to_load_from_cache(source.id, "model_index.json", revision=source.revision)
+    if not local:
+        with quiet():  # transformers remarks on optional image processors that nothing here uses
+            import diffusers
+
+            pipeline = getattr(diffusers, kind)
+        index = hf_hub_download(source.id, "model_index.json", revision=source.revision)
+        check_index(Path(index), kind, source.id)  # before anything large is fetched
+        options = UNUSED[kind] | {"revision": source.revision}
+        options |= {"use_safetensors": True} if kind == LATENT else {}
+        index = f"{pipeline.download(source.id, **options)}/model_index.json"
+    if not isinstance(index, str):
+        raise FileNotFoundError(source.id)
+    if missing := lacking(Path(index).parent, kind):
+        raise FileNotFoundError(f"it has no {missing}")
+    return Path(index).parent
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No loading bars and no remarks about precision: they end up in notebooks' stderr."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+def _obtain(name, kind, sources, download):
+    """A checkpoint's folder or file: from the cache, else, if asked, from the first source that delivers."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
-    loggers = [diffusers_logging, transformers_logging]
-    bars = [logging for logging in loggers if logging.is_progress_bar_enabled()]
-    verbosity = [logging.get_verbosity() for logging in loggers]
-    for logging in bars:
-        logging.disable_progress_bar()
-    for logging in loggers:
-        logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for logging in bars:
-            logging.enable_progress_bar()
-        for logging, level in zip(loggers, verbosity, strict=True):
-            logging.set_verbosity(level)
+    if path := _cached(sources, kind):
+        return path
+    ids, answers = tuple(source.id for source in sources), []
+    others = [f"'{other}'" for other in ("nano", *KNOWN[kind]) if other != name]
+    others = ", ".join([*others, "a local folder or a hub id"])
+    if not download:
+        origin = "" if ids[0] == name else f" from {ids[0]}"
+        if isinstance(sources[0], WebFile):
+            origin += f", or fetch it yourself and give its path in place of '{name}'"
+        told = f"{LOADERS[kind]}('{name}', download=True) downloads it{origin}; or use {others}"
+        raise ModelNotHere(f"'{name}' isn't on this machine: {told}", name, ids)
+    for source in sources:
+        try:
+            if constants.HF_HUB_OFFLINE:
+                raise OSError("HF_HUB_OFFLINE says to stay offline; unset it and start Python again")
+            path = _fetch(source, kind)
+        except LocalEntryNotFoundError:
+            answers.append((source.id, "can't be reached: this machine seems to be offline"))
+            break  # after the half minute that the hub's client tries
+        except (OSError, RuntimeError, HTTPError) as error:  # the hub's answers, a wrong hash, a full disk
+            answers.append((source.id, " ".join(str(error).split()).rstrip(".") or type(error).__name__))
+        else:
+            if answers:
+                warnings.warn(f"'{name}' comes from {source.id}, a mirror; {_told(answers)}", stacklevel=5)
+            return path
+    mirrors = "".join(f", its mirror '{mirror}'" for mirror in MIRRORS.get(name, ()))
+    told = f"'{name}' couldn't be downloaded: {_told(answers)}. Use {others}{mirrors}"
+    raise ModelNotHere(told, name, ids, tuple(answers))
+
+
+def _told(answers):
+    return "; ".join(": ".join(answer) for answer in answers)

@@ -14,11 +14,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]  # the package's folder
 def data_path(*parts: str) -> Path:
     """Where an embedded file or folder is: data_path("faces", "p01", "A1.png").
 
-    Looks beside the package (a checkout, an editable install), then inside it (an installed wheel).
+    Looks next to the package (a checkout, an editable install), then inside it (an installed wheel).
     Raises FileNotFoundError when the data or this part of it isn't there.
     """
     checkout = _PACKAGE.parent
-    # Only a checkout has pyproject.toml beside the package: site-packages/data would be somebody else's.
+    # Only a checkout has pyproject.toml next to the package: site-packages/data would be somebody else's.
     root = checkout / "data" if (checkout / "pyproject.toml").exists() else _PACKAGE / "data"
     path = root.joinpath(*parts)
     if not path.exists():
@@ -31,6 +31,7 @@ def identities() -> list[str]:
     return sorted(folder.name for folder in data_path("faces").iterdir() if folder.is_dir())
 
 
+@torch.inference_mode(False)  # else the photos could never take part in a gradient
 def load_faces(identity: str, photo_set: str = "B") -> torch.Tensor:
     """The four photos of one set of one person: 4×3×H×W float32 in [0, 1].
 

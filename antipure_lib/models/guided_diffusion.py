@@ -4,14 +4,13 @@ Unconditional models whose residual blocks resample, with scale-shift normalisat
 DiffPure and GrIDPure use, and its relatives.  (Dhariwal & Nichol 2021, 2105.05233)
 """
 
-import os
-import pickle
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import torch
 
-if TYPE_CHECKING:
-    from diffusers import DDPMPipeline
+from ..runtime.checks import check_path
+from ..runtime.pipelines import DDPMPipeline
 
 RESIDUAL = {
     "in_layers.0": "norm1",
@@ -21,6 +20,8 @@ RESIDUAL = {
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }
+
+ATTENTION = {"norm": "group_norm", "qkv": "qkv", "proj_out": "to_out.0"}
 
 ENDS = {
     "time_embed.0": "time_embedding.linear_1",
@@ -32,47 +33,78 @@ ENDS = {
 
 GROUPS = 32  # of every group normalisation in guided-diffusion
 
+RELATIVES = {  # keys of other members of the family
+    "label_emb.weight": "the model is class-conditional; use the unconditional one",
+    "encoder_pool.0.weight": "the file holds a classifier, not a diffusion model",
+}
 
-def load_guided_diffusion(path: str | os.PathLike, head_channels: int = 64) -> "DDPMPipeline":
+
+def load_guided_diffusion(path: str | Path) -> "DDPMPipeline":
     """A guided-diffusion .pt file as a `diffusers.DDPMPipeline` in float32, on the CPU, in evaluation mode.
 
-    Only tensors are read from the file; nothing in it is executed. head_channels: see `convert`.
-    Raises ValueError, naming the file and the key, if it holds another layout or can't be read.
+    Only tensors are read from the file; nothing in it is executed. A wrapper's prefix, such as
+    DataParallel's "module.", is dropped from the names.
+    Raises ValueError, naming the file and the key, for a damaged file or another layout.
     """
-    path = os.fspath(path)
+    path = check_path(path)
+    with torch.inference_mode(False):  # else the weights could never take part in a gradient
+        try:
+            pipe = convert(_unwrapped(read_tensors(path)))
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:  # the last three: odd shapes
+            raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        pipe.unet.float()
+    return pipe
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .pt or .bin file by name. Raises ValueError for a damaged file or other contents."""
+    path.open("rb").close()  # a file that isn't here, or may not be read, is named by the system
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} can't be read as plain tensors: it is damaged, isn't a PyTorch file, or holds code, "
-            "which is never run; download it again from where its authors publish it"
-        ) from error
-    if not isinstance(stored, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in stored.items()
-    ):
-        raise ValueError(f"{path} isn't a table of tensors; save the model's state_dict() alone")
-    try:
-        return convert(stored, head_channels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        if "GLOBAL" in str(error):
+            reason = "it holds code or objects besides tensors, which are never run"
+            raise ValueError(f"{reason}; save the model's state_dict() alone") from None
+        raise ValueError("it is damaged, or isn't a PyTorch file; get this file again, whole") from None
+    if not isinstance(stored, dict):
+        raise ValueError(f"it holds a {type(stored).__name__}; save the model's state_dict() alone")
+    for key, value in stored.items():
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor) and value.is_floating_point()):
+            raise ValueError(f"its {key!r} isn't a tensor of weights; save the model's state_dict() alone")
+    return stored
+
+
+def _unwrapped(state_dict):
+    """The state dict without the prefix that wrappers put before every name."""
+    landmark = "time_embed.0.weight"
+    prefix = min(
+        (key.removesuffix(landmark) for key in state_dict if key.endswith(landmark)), key=len, default=""
+    )
+    return {key.removeprefix(prefix): tensor.detach() for key, tensor in state_dict.items()}
 
 
 def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> "DDPMPipeline":
     """A `DDPMPipeline` from guided-diffusion's state dict: 1000 linear steps, x̂0 clipped, σ as learned.
 
-    Width, depth, levels and the levels with attention follow from the keys and shapes, the image size from
-    the rule of the released models that the coarsest level is 8×8.
-    head_channels: channels of an attention head, which no shape tells; 64 in the released models at 256 px.
+    Width, depth, levels and the levels with attention follow from the keys and shapes. In the released models
+    the coarsest level is 8×8: so the image size follows, too.
+    head_channels: channels of an attention head, which no shape reveals; 64 in the released 256 px models.
     Raises ValueError naming the key that is missing, unexpected or of another shape.
     """
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-    _refuse_relatives(state_dict)
-    outputs = _count(state_dict, "output_blocks")
+    for key in RELATIVES.keys() & state_dict.keys():
+        raise ValueError(f"{key}: {RELATIVES[key]}")
+    outputs = len({key.split(".")[1] for key in state_dict if key.startswith("output_blocks.")})
     # An output block that ends in an upsampling residual block ends its level.
-    ups = [i for i in range(outputs) if any(_up_key(i, j) in state_dict for j in (1, 2))]
+    last = "output_blocks.{}.{}.in_layers.0.weight"
+    ups = [i for i in range(outputs) if {last.format(i, 1), last.format(i, 2)} & state_dict.keys()]
     if not ups:
-        raise ValueError("no output block with an upsampling residual block, so no levels can be told apart")
+        raise ValueError(
+            "no output block ends in an upsampling residual block: this isn't guided-diffusion's"
+        )
     depth = ups[0]  # residual blocks of a level on the way down
     levels = outputs // (depth + 1)
     firsts = [f"input_blocks.{1 + level * (depth + 1)}" for level in range(levels)]
@@ -104,106 +136,66 @@ def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> "DD
             flip_sin_to_cos=True,  # cosines first
             freq_shift=0,
         )
-    unet.load_state_dict(_rename(state_dict, unet, depth, attends, head_channels), assign=True)
+    layers = dict(_layers(depth, attends))
+    unet.load_state_dict(_renamed(state_dict, unet, layers, head_channels), assign=True)
     scheduler = DDPMScheduler(
         num_train_timesteps=1000,
         beta_schedule="linear",
         clip_sample=True,
         variance_type="learned_range" if out_channels == 2 * in_channels else "fixed_large",
     )
-    pipe = DDPMPipeline(unet.eval(), scheduler)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return DDPMPipeline(unet.eval(), scheduler)
 
 
-def _refuse_relatives(state_dict):
-    """Other members of the family have keys that say so."""
-    relatives = {
-        "label_emb.weight": "the model is class-conditional; use the unconditional one",
-        "encoder_pool.0.weight": "the file holds a classifier, not a diffusion model",
-    }
-    for key, reason in relatives.items():
-        if key in state_dict:
-            raise ValueError(f"{key}: {reason}")
-
-
-def _rename(state_dict, unet, depth, attends, head_channels):
+def _renamed(state_dict, unet, layers, head_channels):
     """{diffusers' name: tensor} with every tensor of the original used once and of the shape expected."""
-    expected = {key: value.shape for key, value in unet.state_dict().items()}
-    unused = set(state_dict)
-    renamed = {}
-
-    def put(old, new, tensor=None):
-        tensor = _get(state_dict, old) if tensor is None else tensor
-        if tensor.shape != expected[new]:
-            shapes = f"{tuple(tensor.shape)} where {tuple(expected[new])} is expected"
-            raise ValueError(f"{old}: its shape is {shapes}; the file holds another architecture")
-        renamed[new] = tensor.contiguous()
-        unused.discard(old)
-
-    for old, new, kind in _modules(depth, attends):
-        for leaf in ("weight", "bias"):
-            if kind == "plain":
-                put(f"{old}.{leaf}", f"{new}.{leaf}")
-            elif kind == "residual":
-                for a, b in RESIDUAL.items():
-                    if f"{new}.{b}.{leaf}" in expected:  # conv_shortcut only where the width changes
-                        put(f"{old}.{a}.{leaf}", f"{new}.{b}.{leaf}")
-            else:
-                put(f"{old}.norm.{leaf}", f"{new}.group_norm.{leaf}")
-                # The original's 1-D convolutions of width 1 are diffusers' linear layers.
-                flat = _get(state_dict, f"{old}.proj_out.{leaf}")
-                put(
-                    f"{old}.proj_out.{leaf}",
-                    f"{new}.to_out.0.{leaf}",
-                    flat.flatten(1) if leaf == "weight" else flat,
-                )
-                qkv = _get(state_dict, f"{old}.qkv.{leaf}")
-                # Rows: head by head, and within a head first its queries, then its keys, then its values.
-                heads = qkv.reshape(-1, 3, head_channels, *qkv.shape[1:2])
-                for part, name in enumerate(("to_q", "to_k", "to_v")):
-                    put(f"{old}.qkv.{leaf}", f"{new}.{name}.{leaf}", heads[:, part].flatten(0, 1))
-    if unused:
-        raise ValueError(f"{min(unused)}: unexpected key; the file holds another architecture")
+    renamed, origin = {}, {}
+    for key, tensor in state_dict.items():
+        layer, _, leaf = key.rpartition(".")
+        if layer not in layers:
+            raise ValueError(f"{key}: unexpected key; the file holds another architecture")
+        parts = {layers[layer]: tensor}
+        if layer.endswith(".qkv"):
+            # Rows: head by head, and within a head first its queries, then its keys, then its values.
+            heads = tensor.reshape(-1, 3, head_channels, *tensor.shape[1:2])
+            names = [layers[layer].replace("qkv", name) for name in ("to_q", "to_k", "to_v")]
+            parts = {name: heads[:, i].flatten(0, 1) for i, name in enumerate(names)}
+        elif layer.endswith(".proj_out") and leaf == "weight":
+            parts = {layers[layer]: tensor.flatten(1)}  # 1-D convolutions of width 1 are linear layers
+        for name, part in parts.items():
+            renamed[f"{name}.{leaf}"], origin[f"{name}.{leaf}"] = part.contiguous(), key
+    names = {new: old for old, new in layers.items()}
+    for key, value in unet.state_dict().items():
+        layer, _, leaf = re.sub(r"\bto_[qkv]\b", "qkv", key).rpartition(".")
+        _get(state_dict, f"{names[layer]}.{leaf}")  # or it is missing
+        if renamed[key].shape != value.shape:
+            shapes = f"{tuple(renamed[key].shape)} where {tuple(value.shape)} is expected"
+            raise ValueError(f"{origin[key]}: its shape is {shapes}; the file holds another architecture")
     return renamed
 
 
-def _modules(depth, attends):
-    """Yields (original prefix, diffusers' prefix, "plain", "residual" or "attention") of every module."""
-    for old, new in ENDS.items():
-        yield old, new, "plain"
-    levels = len(attends)
+def _layers(depth, attends):
+    """Yields (original layer, diffusers' layer) of every layer that has weights."""
+    yield from ENDS.items()
+    residuals = {"middle_block.0": "mid_block.resnets.0", "middle_block.2": "mid_block.resnets.1"}
+    attentions = {"middle_block.1": "mid_block.attentions.0"}
     for level, attention in enumerate(attends):
-        down = f"down_blocks.{level}"
-        for layer in range(depth):
-            old = f"input_blocks.{1 + level * (depth + 1) + layer}"
-            yield f"{old}.0", f"{down}.resnets.{layer}", "residual"
+        down, up = f"down_blocks.{level}", f"up_blocks.{len(attends) - 1 - level}"
+        first_in = 1 + level * (depth + 1)
+        first_out = (len(attends) - 1 - level) * (depth + 1)
+        for i in range(depth + 1):
+            if i < depth:
+                residuals[f"input_blocks.{first_in + i}.0"] = f"{down}.resnets.{i}"
+            residuals[f"output_blocks.{first_out + i}.0"] = f"{up}.resnets.{i}"
+            if attention and i < depth:
+                attentions[f"input_blocks.{first_in + i}.1"] = f"{down}.attentions.{i}"
             if attention:
-                yield f"{old}.1", f"{down}.attentions.{layer}", "attention"
-        if level < levels - 1:
-            yield f"input_blocks.{(level + 1) * (depth + 1)}.0", f"{down}.downsamplers.0", "residual"
-    yield "middle_block.0", "mid_block.resnets.0", "residual"
-    yield "middle_block.1", "mid_block.attentions.0", "attention"
-    yield "middle_block.2", "mid_block.resnets.1", "residual"
-    for level, attention in enumerate(reversed(attends)):
-        up = f"up_blocks.{level}"
-        for layer in range(depth + 1):
-            old = f"output_blocks.{level * (depth + 1) + layer}"
-            yield f"{old}.0", f"{up}.resnets.{layer}", "residual"
-            if attention:
-                yield f"{old}.1", f"{up}.attentions.{layer}", "attention"
-        if level < levels - 1:
-            yield f"{old}.{2 if attention else 1}", f"{up}.upsamplers.0", "residual"
-
-
-def _count(state_dict, name):
-    """How many numbered blocks `name` has."""
-    numbers = [int(key.split(".")[1]) for key in state_dict if key.startswith(f"{name}.")]
-    return max(numbers, default=-1) + 1
-
-
-def _up_key(block, place):
-    return f"output_blocks.{block}.{place}.in_layers.0.weight"
+                attentions[f"output_blocks.{first_out + i}.1"] = f"{up}.attentions.{i}"
+        residuals[f"input_blocks.{first_in + depth}.0"] = f"{down}.downsamplers.0"
+        residuals[f"output_blocks.{first_out + depth}.{2 if attention else 1}"] = f"{up}.upsamplers.0"
+    for blocks, names in ((residuals, RESIDUAL), (attentions, ATTENTION)):
+        for old, new in blocks.items():
+            yield from ((f"{old}.{a}", f"{new}.{b}") for a, b in names.items())
 
 
 def _get(state_dict, key):

@@ -4,6 +4,7 @@ import importlib
 import math
 import operator
 import os
+from itertools import pairwise
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
@@ -101,11 +102,37 @@ def check_reverse_step(scheduler: Any) -> None:
     """Raises ValueError for a configuration that `reverse_step` doesn't compute."""
     check_predicts_eps(scheduler)
     kinds = ("fixed_small", "fixed_small_log", "fixed_large", "learned_range")
-    kind = getattr(scheduler.config, "variance_type", "fixed_small")
+    kind = getattr(scheduler.config, "variance_type", None)  # DDIM's has none
     if kind not in kinds:
         raise ValueError(f"variance_type '{kind}' isn't supported; use one of {', '.join(kinds)}")
     if getattr(scheduler.config, "thresholding", False):
         raise ValueError("the scheduler has thresholding=True, which isn't supported; set it to False")
+
+
+def check_scheduler(scheduler: Any, latent: bool = False) -> None:
+    """Refuses a loaded model's scheduler whose ᾱ or settings the formulas here don't follow.
+
+    latent: whether it is a latent model's. That may also predict v, and its ᾱ may end at 0 (zero terminal
+    SNR); its variance and clipping don't matter. Timestep spacing and the like only concern images that
+    diffusers generates. Raises ValueError with the setting.
+    """
+    check_discrete(scheduler)
+    levels, config = scheduler.alphas_cumprod.tolist(), scheduler.config
+    falls = all(a >= b for a, b in pairwise([1.0, *levels, 0.0]))  # never for NaN
+    if not falls or levels[0] == 1 or (levels[-1] == 0 and not latent):
+        raise ValueError(
+            "the scheduler's ᾱ don't fall within (0, 1); check its betas and rescale_betas_zero_snr"
+        )
+    if len(levels) != config.num_train_timesteps:
+        raise ValueError(
+            f"the scheduler has {len(levels)} ᾱ and num_train_timesteps {config.num_train_timesteps}"
+        )
+    if not latent:
+        check_reverse_step(scheduler)
+        check_positive(clip_sample_range=config.clip_sample_range if config.clip_sample else None)
+    elif config.prediction_type not in ("epsilon", "v_prediction"):
+        kind = config.prediction_type
+        raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon or v_prediction")
 
 
 def optional_package(module: str, command: str) -> ModuleType:

@@ -6,16 +6,28 @@ import torch
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for; None: the best one there is, of CUDA, MPS and the CPU in this order.
 
-    device: such as "cpu", "cuda:1", "mps". Raises ValueError for a device that isn't here.
+    device: such as "cpu", "cuda:1", "mps". Raises ValueError for others, and for a device that isn't here.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device is None:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    device = torch.device(device)
+    asked = device
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError):
+        device = None
+    if isinstance(asked, bool) or device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device must be 'cpu', 'cuda', 'cuda:1', 'mps' or None, got {asked!r}")
     no_cuda = device.type == "cuda" and torch.cuda.device_count() <= (device.index or 0)
     if no_cuda or (device.type == "mps" and not mps):
         raise ValueError(f"device '{device}' isn't available here; use device='cpu' or device=None")
     return device
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Raises ValueError for anything but a floating-point precision to compute with; None passes."""
+    if dtype not in (None, torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"dtype must be torch.float32, bfloat16, float16, float64 or None, got {dtype!r}")
 
 
 def pick_dtype(device: str | torch.device) -> torch.dtype:

@@ -136,3 +136,13 @@ def random_adm(seed=0, **settings):
                 gain = name.endswith("weight")
                 p.copy_(gain + 0.3 * noise)
     return model
+
+
+class Code:
+    """A part of a checkpoint whose unpickling writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")

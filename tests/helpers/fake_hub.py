@@ -7,17 +7,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-# What the hub answers instead of a repository: (status, X-Error-Code).
-REFUSALS = {
-    "gated": (403, "GatedRepo"),
-    "gone": (404, "RepoNotFound"),
-    "no revision": (404, "RevisionNotFound"),
-}
-
 
 @contextmanager
 def fake_hub(repos):
-    """Serves {id: folder, or a key of REFUSALS}, the same folder at every commit and branch.
+    """Serves {id: folder}, the same folder at every commit and branch; other ids are unknown.
 
     Yields (address, list of the paths asked for).
     """
@@ -25,49 +18,29 @@ def fake_hub(repos):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.answer(body=True)
-
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def answer(self, body):
             path = unquote(urlsplit(self.path).path).strip("/")
             asked.append(path)
-            parts = path.removeprefix("api/models/").split("/")
-            repo = "/".join(parts[:2])
-            served = repos.get(repo, "gone")
-            if isinstance(served, str):
-                return self.send(*REFUSALS[served], b"", body)
-            if path.startswith("api/"):
-                files = sorted(file for file in served.rglob("*") if file.is_file())
-                names = [file.relative_to(served).as_posix() for file in files]
-                if parts[2] == "tree":
-                    answer = [
-                        {"type": "file", "path": name, "size": file.stat().st_size, "oid": commit_of(name)}
-                        for name, file in zip(names, files, strict=True)
-                    ]
-                else:
-                    siblings = [{"rfilename": name} for name in names]
-                    asked_for = parts[3] if len(parts) > 3 else "main"  # owner/name/revision/…
-                    commit = asked_for if len(asked_for) == 40 else commit_of(repo)
-                    answer = {"id": repo, "sha": commit, "siblings": siblings}
-                return self.send(200, None, json.dumps(answer).encode(), body)
-            revision, file = parts[3], served / "/".join(parts[4:])  # owner/name/resolve/revision/path
-            commit = revision if len(revision) == 40 else commit_of(repo)
-            if not file.is_file():
-                return self.send(404, "EntryNotFound", b"", body, commit)
-            return self.send(200, None, file.read_bytes(), body, commit)
+            owner, name, what, revision, *rest = [*path.removeprefix("api/models/").split("/"), "", ""][:99]
+            served = repos.get(f"{owner}/{name}")
+            commit = revision if len(revision) == 40 else hashlib.sha1(name.encode()).hexdigest()
+            if served is None:
+                self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+            elif path.startswith("api/"):
+                self.send(200, json.dumps(listing(served, commit, what)).encode())
+            elif (file := served / "/".join(filter(None, rest))).is_file():
+                etag = hashlib.sha256(file.read_bytes()).hexdigest()
+                self.send(200, file.read_bytes(), {"X-Repo-Commit": commit, "ETag": f'"{etag}"'})
+            else:
+                self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
 
-        def send(self, status, code, content, body, commit=None):
+        do_HEAD = do_GET
+
+        def send(self, status, content, headers=()):
             self.send_response(status)
-            if code:
-                self.send_header("X-Error-Code", code)
-            if commit:
-                self.send_header("X-Repo-Commit", commit)
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(content)))
+            for key, value in {**dict(headers), "Content-Length": str(len(content))}.items():
+                self.send_header(key, value)
             self.end_headers()
-            if body:
+            if self.command == "GET":
                 self.wfile.write(content)
 
         def log_message(self, *arguments):
@@ -84,6 +57,12 @@ def fake_hub(repos):
         thread.join()
 
 
-def commit_of(name):
-    """Forty hexadecimal digits, always the same for a name."""
-    return hashlib.sha1(name.encode()).hexdigest()
+def listing(folder, commit, what):
+    """What the hub's interface answers about a repository: its files, or all about it."""
+    files = {
+        file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()
+    }
+    if what == "tree":
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+        return [{"type": "file", "path": name, "size": size, "oid": commit} for name, size in sizes.items()]
+    return {"id": "owner/name", "sha": commit, "siblings": [{"rfilename": name} for name in files]}

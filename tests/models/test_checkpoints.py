@@ -1,11 +1,9 @@
-import json
 import subprocess
 import sys
 
 import pytest
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
 from tiny import sd15_folder, tiny_stable_diffusion, tiny_tokenizer
 
 import antipure_lib
@@ -14,8 +12,9 @@ from antipure_lib.core.images import quantise, to_model
 from antipure_lib.core.tiles import extract
 from antipure_lib.customization.full_size import FULL_SIZE
 from antipure_lib.customization.lora import lora, save_lora
-from antipure_lib.models.checkpoints import load_ddpm, load_stable_diffusion
+from antipure_lib.models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
 from antipure_lib.models.embedded import data_path, identities, load_faces
+from antipure_lib.models.folders import OtherKind
 from antipure_lib.runtime.devices import pick_dtype
 from antipure_lib.runtime.noise import image_generators, randn
 
@@ -31,6 +30,7 @@ def half(pipe, folder):
 def test_a_local_purifier_comes_back_in_the_devices_precision_and_silently(make_ddpm, tmp_path, capfd):
     folder = half(make_ddpm(variance_type="fixed_large"), tmp_path)
     assert load_ddpm(folder, device="cpu").unet.dtype == pick_dtype("cpu")
+    assert load_ddpm(folder, "cpu", torch.bfloat16).unet.dtype == torch.bfloat16
     pipe = load_ddpm(folder, "cpu", torch.float32)
     assert isinstance(pipe, DDPMPipeline) and not pipe.unet.training
     assert pipe.unet.dtype == torch.float32 and pipe.device.type == "cpu"
@@ -79,56 +79,75 @@ def test_a_folder_of_stable_diffusion_15s_layout_learns_and_its_lora_loads_back(
     assert image.shape == (side, side, 3)
 
 
-def test_dtype_on_request(make_ddpm, tmp_path):
-    assert load_ddpm(half(make_ddpm(), tmp_path), "cpu", torch.bfloat16).unet.dtype == torch.bfloat16
+@pytest.mark.parametrize("load", LOADERS)
+def test_a_model_loaded_in_inference_mode_takes_part_in_gradients(load):
+    with torch.inference_mode():
+        pipe, x = load(device="cpu", dtype=torch.float32), load_faces("p01")[:1]
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert not any(p.is_inference() for part in parts for p in part.parameters())
+    weight = pipe.unet.conv_in.weight
+    torch.nn.functional.conv2d(
+        x.mean(1, keepdim=True).expand(-1, weight.shape[1], -1, -1), weight
+    ).sum().backward()
+    assert weight.grad is not None
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_unknown_names_list_the_known_ones(load, tmp_path):
-    for name in ("nanoo", str(tmp_path)):
-        with pytest.raises(ValueError, match=f"'{name}'.*known names are nano.*local folder"):
-            load(name)
-
-
-@pytest.mark.parametrize("load", LOADERS)
-def test_a_folder_of_another_kind_is_refused(load, make_ddpm, tmp_path):
-    other = make_ddpm() if load is load_stable_diffusion else tiny_stable_diffusion()
-    with pytest.raises(ValueError, match=f"{tmp_path}.*holds a .*Pipeline"):
-        load(half(other, tmp_path))
-
-
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_part_that_lacks_a_tensor_is_refused(part, whole, tmp_path):
-    """transformers would fill in random numbers and not say so."""
-    folder = half(tiny_stable_diffusion(), tmp_path)
-    (file,) = (folder / part).glob("*.safetensors")
-    tensors = load_file(file)
-    if not whole:
-        del tensors[next(name for name in sorted(tensors) if name.endswith("weight"))]
-    save_file(tensors, file, {"format": "pt"})
-    if whole:
-        load_stable_diffusion(folder, "cpu")
-    else:
-        with pytest.raises(ValueError, match=f"{tmp_path} can't be loaded .*get the folder again"):
-            load_stable_diffusion(folder, "cpu")
-
-
 @pytest.mark.parametrize(
-    ("config", "reason"),
-    [
-        ({"sample_size": None}, "sample_size None"),
-        ({"in_channels": "x"}, "can't be loaded"),
-        ({"num_class_embeds": 10}, "class-conditional|can't be loaded"),
-    ],
-    ids=str,
+    ("argument", "values"),
+    {
+        "device": ("gpu", "cuda:x", 1.5, ["cpu"], True, "meta", ""),
+        "dtype": ("float32", torch.int8, 16, torch.float8_e5m2, float),
+        "download": ("yes", 1, None),
+        "name": (None, 3, b"nano", ["nano"]),
+    }.items(),
 )
-def test_a_purifier_with_a_damaged_or_unfit_configuration_is_refused(config, reason, make_ddpm, tmp_path):
-    folder = half(make_ddpm(), tmp_path)
-    file = folder / "unet" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | config))
-    with pytest.raises(ValueError, match=reason):
-        load_ddpm(folder, "cpu")
+def test_arguments_of_a_wrong_type_are_named(load, argument, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{argument} must be"):
+            load(**{argument: value})
+
+
+UNKNOWN = ["nanoo", "a/b/c", "a--b/c", "a b/c", "", "sdxl"]
+MISTYPED = [
+    "/no/such/folder",
+    "../nope",
+    "./a",
+    "~/a",
+    "models/a.pt",
+    "weights/A.PT",
+    "x/a.safetensors",
+    "a.ckpt",
+]
+MISTYPED += ["here/nope", "C:\\a", "\0.pt", "x" * 300 + ".pt"]
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_a_mistyped_path_is_no_hub_id(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    for name in UNKNOWN + MISTYPED:
+        with pytest.raises(
+            ValueError, match="^unknown model .*; the known names are nano, .*hub id"
+        ) as error:
+            load(name, "cpu")
+        assert f"'{name}'" in str(error.value)
+        assert ("no such file or folder" in str(error.value)) == (name in MISTYPED or "/" in name)
+    for name in ("anna/model", "anna/model_v1.5", "models/a"):
+        with pytest.raises(ModelNotHere):
+            load(name, "cpu")
+
+
+def test_a_known_name_of_the_other_kind_names_the_other_function():
+    for load, name, right in (
+        (load_ddpm, "sd15", "load_stable_diffusion"),
+        (load_stable_diffusion, "ddpm-celebahq-256", "load_ddpm"),
+        (load_stable_diffusion, data_path("models", "ddpm"), "load_ddpm"),
+        (load_ddpm, str(data_path("models", "sd")), "load_stable_diffusion"),
+    ):
+        with pytest.raises(OtherKind, match=f"{name}.* a .*Pipeline; .*load it with {right}") as error:
+            load(name, "cpu")
+        assert error.value.loader == right
 
 
 def test_missing_data_is_named():
