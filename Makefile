@@ -9,8 +9,7 @@ VAE_2 = --vgg runs/vgg16.safetensors --lr 6e-4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test floors compatibility bench lab notebook execute exercises stamp study models lint \
-  format clean
+.PHONY: help setup walk test floors compatibility bench lab notebook execute exercises stamp study models lint format clean
 
 # $(call quietly,STAGE,COMMAND): print a line for a stage. What the command prints goes to the log.
 LOG = build/setup.log
