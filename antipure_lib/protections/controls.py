@@ -18,7 +18,8 @@ def none_steps(x: torch.Tensor, **_) -> Iterator[PGDState]:
 def random_steps(
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
-    steps: int = 1,  # of no effect: one step spends the whole budget
+    steps: int = 1,  # of no effect, as step_size: one step spends the whole budget
+    step_size: float | None = None,
     seed: int = 0,
 ) -> Iterator[PGDState]:
     """x ± η with a random sign for each number: as large as the budget allows, from no model; one state.
