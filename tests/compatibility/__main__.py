@@ -14,7 +14,7 @@ def main() -> int:
     """Run what is asked for; exit status 1 if there is a fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.compatibility", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names or kinds; default: all")
-    parser.add_argument("--fast", action="store_true", help="only those that CI runs")
+    parser.add_argument("--fast", action="store_true", help="leave out the slow ones")
     parser.add_argument("--out", type=Path, help=f"the table, default: {OUT}; not written for a part")
     args = parser.parse_args()
     chosen = [found for found in SITUATIONS.values() if _wanted(found, args)]
