@@ -19,7 +19,7 @@ import antipure_lib as ap
 
 ROOT = Path(__file__).resolve().parents[2]
 # The notebooks' runner belongs to the package or to the tools, as the package is laid out.
-WALK = ["tools.notebooks.walk"] if (ROOT / "tools/notebooks/walk.py").exists() else ["antipure_lib", "walk"]
+WALK = ["tools.notebooks.walk"]
 
 
 @cache
@@ -96,7 +96,7 @@ def command(*words: object) -> Done:
 
 def walk(*words: object) -> Done:
     """The command that runs notebooks."""
-    return module(*WALK, *words)
+    return process(["-m", *WALK, *map(str, words)])  # it starts processes, which can't be done from here
 
 
 def module(name: str, *words: object) -> Done:

@@ -252,23 +252,22 @@ LONG = "a photo of a person with brown hair and a green background in the light 
 WORDS = {
     "lora": lambda prompt: learned(prompt=prompt),
     "dreambooth": lambda prompt: dreambooth(prompt=prompt),
-    "dreambooth's class": lambda prompt: dreambooth(class_prompt=prompt),
     "mist": lambda prompt: ap.protect("mist", photos(), pipe=pipe(), eta=ETA, steps=1, prompt=prompt),
     "aspl": lambda prompt: attack("aspl", prompt=prompt),
     "generate": lambda prompt: ap.generate(pipe(), prompt, n=1, steps=1),
 }
 
 
-@situation("diffusers 2136", "prompts", cases=WORDS, slow=("dreambooth", "dreambooth's class", "aspl"))
+@situation("diffusers 2136", "prompts", cases=WORDS, slow=("dreambooth", "aspl"))
 def prompt_longer_than_the_tokenizer_takes(use):
     """A prompt that the tokenizer would cut"""
     return refusal(lambda: use(LONG * 2), "prompt", "token")
 
 
-@situation("own", "prompts", cases=WORDS, slow=("dreambooth", "dreambooth's class", "aspl"))
+@situation("own", "prompts", cases=WORDS, slow=("dreambooth", "aspl"))
 def list_of_prompts(use):
     """A list of prompts where one is meant"""
-    return refusal(lambda: use(["a photo of sks person", "a portrait"]), "prompt", "list")
+    return refusal(lambda: use(["a photo of sks person", "a portrait"]), "prompt", "one text")
 
 
 @situation("own", "prompts", cases={"None": None, "a number": 3, "bytes": b"sks"})
@@ -280,11 +279,17 @@ def prompt_of_another_type(prompt):
 @situation(
     "own",
     "prompts",
-    cases={"empty": "", "Chinese": "一张照片", "emoji": "sks 🙂", "line break": "sks\nperson"},
+    cases={"Chinese": "一张照片", "emoji": "sks 🙂", "line break": "sks\nperson"},
 )
 def unusual_prompt(prompt):
     """An unusual prompt"""
     learned(prompt=prompt)
+
+
+@situation("own", "prompts")
+def empty_prompt():
+    """An empty prompt"""
+    return refusal(lambda: learned(prompt=""), "prompt", "one text")
 
 
 @situation("diffusers 2136", "prompts")
