@@ -29,9 +29,8 @@ def photo_panel(
 ):
     """A panel that protects `photo` or an uploaded one, purifies the result, and offers it as a PNG.
 
-    photo: 3×H×W in [0, 1], at least as large as the model's images. The purifiers are those of `PURIFIERS`.
-    Nothing is computed before the first click or change. A new budget protects again, a new purifier only
-    purifies again. The panel reports whatever fails. Returns the widget.
+    photo: 3×H×W in [0, 1], at least as large as the model's images. Nothing is computed before the first
+    click or change. A new purifier only purifies again. The panel reports errors. Returns the widget.
     """
     import ipywidgets as w
 
