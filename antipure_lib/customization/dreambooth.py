@@ -35,13 +35,11 @@ def dreambooth_steps(
     mean. (DreamBooth eq. 2 in ε, with the weights of min-SNR.) The second term, on images of the class, keeps
     the model from forgetting what other people look like. The VAE is frozen.
 
-    Adam's first steps have the size of the learning rate, however small the gradients are. At lr they can
-    teach the text encoder that both prompts mean the same, before the UNet has learned to tell them apart.
-    Most runs recover; the others draw the class under `prompt` as well. The warm-up prevents that.
+    Adam's first steps have the size of the learning rate. Without a warm-up they can teach the text encoder
+    that both prompts mean the same, before the UNet tells them apart.
 
-    images: N×3×H×W in [0, 1]. Same seed, same device: same bits. The networks stay in evaluation mode (no
-    dropout). For Stable Diffusion: `FULL_SIZE["dreambooth"]`; `save_pretrained` writes what diffusers reads.
-    Raises ValueError for values outside their range; RuntimeError for a training that diverged.
+    Same seed, same device: same bits. For Stable Diffusion: `FULL_SIZE["dreambooth"]`; `save_pretrained`
+    writes what diffusers reads. Raises ValueError for values outside their range; RuntimeError if it diverges.
     """
     counts = {"steps": steps, "batch": batch, "n_prior": n_prior}
     positive = {"lr": lr, "text_lr": text_lr or None, "snr_gamma": snr_gamma}
