@@ -32,14 +32,13 @@ def dreambooth_steps(
     """Fine-tune the UNet and the text encoder until `prompt` means the subject; one state per step.
 
     AdamW on E[ w_t·‖ε_θ(z_t,t,c) − ε‖² + λ·w_t·‖ε_θ(z'_t,t,c_class) − ε'‖² ], z = VAE latents, each ‖·‖² a
-    mean. (DreamBooth eq. 2 in ε, with the weights of min-SNR.) The second term, on images of the class, keeps
-    the model from forgetting what other people look like. The VAE is frozen.
+    mean. (DreamBooth eq. 2 in ε, with min-SNR's weights.) The second term preserves what others look like.
 
     Adam's first steps have the size of the learning rate. Without a warm-up they can teach the text encoder
     that both prompts mean the same, before the UNet tells them apart.
 
-    Same seed, same device: same bits. For Stable Diffusion: `FULL_SIZE["dreambooth"]`; `save_pretrained`
-    writes what diffusers reads. Raises ValueError for values outside their range; RuntimeError if it diverges.
+    Same seed, same device: same bits. For Stable Diffusion: `FULL_SIZE["dreambooth"]`.
+    Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """
     counts = {"steps": steps, "batch": batch, "n_prior": n_prior}
     positive = {"lr": lr, "text_lr": text_lr or None, "snr_gamma": snr_gamma}
