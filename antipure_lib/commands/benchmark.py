@@ -79,10 +79,6 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail hours later, or only after the models are loaded."""
-    from .purify import check_purifier
-
-    for name in args.purify:
-        check_purifier(name, "--purify")
     for place, kind in ((args.out, "CSV file"), (args.cache, "folder")):
         there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
         fits = there.is_file() if there == place and kind == "CSV file" else there.is_dir()

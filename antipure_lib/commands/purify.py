@@ -13,14 +13,11 @@ from ..runtime.digests import defaults
 from ..runtime.memory import MemoryPlan, memory_plan
 from .one_photo import PhotoWork
 
-BLANK = 1024  # side of the picture that a purifier's numbers are tried on
-
-
 class Washer(PhotoWork):
     """Purifies photos, one per call."""
 
     def __init__(self, args: argparse.Namespace, device: str | None = None, silent: bool | None = None):
-        kind, self.numbers = check_purifier(args.purifier, "--purifier")
+        kind, self.numbers = parse_purifier(args.purifier)
         self.purifier = PURIFIERS[kind]
         super().__init__(args, self.purifier.needs, device, silent)
         # Where another version has other defaults, its photos are made again.
@@ -47,21 +44,6 @@ class Washer(PhotoWork):
         for state in tqdm(states, unit="iteration", leave=False, disable=self.silent):
             purified = state.x
         return as_file(purified, x)
-
-
-def check_purifier(name: str, option: str) -> tuple[str, dict[str, int | float]]:
-    """`parse_purifier`. Raises ValueError also for numbers that would fail on every photo."""
-    kind, numbers = parse_purifier(name)
-    for number, value in numbers.items():
-        if value <= 0:
-            least = "at least 1" if isinstance(value, int) else "positive"
-            raise ValueError(f"{option} {name}: {number} must be {least}, got {value}")
-    if numbers and not PURIFIERS[kind].needs:
-        try:
-            purify(name, torch.zeros(3, BLANK, BLANK))
-        except ValueError as error:
-            raise ValueError(f"{option} {name}: {error}") from error
-    return kind, numbers
 
 
 def names() -> str:

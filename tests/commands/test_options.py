@@ -47,15 +47,15 @@ PROTECT = [
 ]
 
 PURIFY = {
-    "gridpure0": "gridpure0: iterations must be at least 1, got 0",
+    "gridpure0": "gridpure0': iterations must be at least 1, got 0",
     "diffpure5000": "diffpure5000: t must be 1 … 1000",
-    "freqpure0x5": "freqpure0x5: rounds must be at least 1",
-    "freqpure5x0": "freqpure5x0: t must be at least 1",
-    "jpeg500": "jpeg500: quality must be 1 … 95",
+    "freqpure0x5": "freqpure0x5': rounds must be at least 1",
+    "freqpure5x0": "freqpure5x0': t must be at least 1",
+    "jpeg500": "jpeg500': quality must be 1 … 95",
     "jpeg75.5": "jpeg75.5': quality must be a whole number, got 75.5",
     "blur1.2.3": "blur1.2.3': sigma must be a number, got 1.2.3",
-    "blur0": "blur0: sigma must be positive",
-    "resize2": "resize2: factor must be in",
+    "blur0": "blur0': sigma must be positive",
+    "resize2": "resize2': factor must be in",
     "magic": "unknown purifier 'magic'; known are none, jpeg",
 }
 
@@ -68,7 +68,7 @@ PURIFY = {
         ("benchmark", ["--steps", "0"], "--steps must be at least 1"),
         ("benchmark", ["--seeds", "0", "-1"], "--seeds must be 0 … 2⁶³−1, got -1"),
         ("benchmark", ["--eta", "0.06"], "--eta must be 1 … 255"),
-        ("benchmark", ["--purify", "none", "blur0"], "blur0: sigma must be positive"),
+        ("benchmark", ["--purify", "none", "blur0"], "blur0': sigma must be positive"),
         ("benchmark", ["--customize", "magic"], "dreambooth, lora"),
         ("benchmark", ["–samples", "3"], "write --samples"),
     ],
