@@ -1,12 +1,14 @@
 """What `protect` and `purify` share when they work on one photo: models, memory, grey photos, errors."""
 
 import argparse
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ..core.tiles import at_least
 from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
@@ -25,9 +27,7 @@ class PhotoWork:
     settings: all that the results depend on, as JSON knows it. Raises ValueError in the words of the options.
     """
 
-    def __init__(
-        self, args: argparse.Namespace, needs: Sequence[str], device: str | None, silent: bool | None
-    ):
+    def __init__(self, args: argparse.Namespace, needs: Sequence[str], device: str, silent: bool | None):
         self.args, self.silent = args, silent  # silent: as tqdm's `disable`
         self.models: dict[str, Any] = {}
         self.settings: dict[str, object] = {"keep_metadata": args.keep_metadata}
@@ -62,6 +62,11 @@ class PhotoWork:
         x = as_grey(x) if photo.grey else x
         save_photo(photo, x, path, self.args.keep_metadata, self.args.jpeg)
         return "; ".join((["grey, as the photo is"] if photo.grey else []) + self.remarks(photo.x, x))
+
+    def last(self, states: Iterator, unit: str, total: int | None = None) -> Any:
+        """The last of the states, with a progress bar."""
+        bar = tqdm(states, total=total, unit=unit, leave=False, disable=self.silent)
+        return deque(bar, maxlen=1).pop()
 
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
         """What else there is to say."""

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .options import BUDGET, COUNT, SEED, path
+from .options import BUDGET, COUNT, SEED, add_parser, path
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -21,22 +21,19 @@ ABOUT = (
 
 def add_command(subparsers: Any) -> None:
     """Add `protect` and `purify` to the command line's parser."""
-    add = _add_parser(
-        subparsers, "protect", "Protector", "protect photos against customization, at their own size"
-    )
+    summary = "protect photos against customization, at their own size"
+    add = _add_parser(subparsers, "protect", "Protector", summary)
     add("--method", default="antipure", metavar="NAME", help="protection, see below; default: %(default)s")
     add("--eta", default=8, type=BUDGET, metavar="N", help="budget in steps of 1/255, default: %(default)s")
     add("--steps", type=COUNT, metavar="N", help="of PGD, default: 100, with --fast 10")
     fast = "long steps with momentum, for antipure: nearly as much of it survives, in a tenth of the time"
     add("--fast", action="store_true", help=fast)
-    add(
-        "--pipe", default="nano", metavar="MODEL", help="latent model of methods that need one, default: nano"
-    )
+    pipe = "latent model of methods that need one, default: nano"
+    add("--pipe", default="nano", metavar="MODEL", help=pipe)
     add("--jpeg", action="store_true", help="write JPEG, and say how much of the protection it destroys")
 
-    add = _add_parser(
-        subparsers, "purify", "Washer", "purify photos as somebody would who wants to learn from them"
-    )
+    summary = "purify photos as somebody would who wants to learn from them"
+    add = _add_parser(subparsers, "purify", "Washer", summary)
     add("--purifier", default="gridpure20", metavar="NAME", help="such as jpeg75, diffpure100, gridpure2x20")
 
 
@@ -46,10 +43,8 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
     def load(attribute: str) -> Any:
         return getattr(import_module(f".{name}", __package__), attribute)
 
-    about = f"{summary.capitalize()}. {ABOUT}"
-    parser = subparsers.add_parser(name, help=summary, description=about, names=lambda: load("names")())
-    parser.set_defaults(run=_run, name=name, load=lambda: load(worker), jpeg=False)
-    add = parser.add_argument
+    defaults = dict(run=_run, name=name, load=lambda: load(worker), jpeg=False)
+    add = add_parser(subparsers, name, summary, ABOUT, lambda: load("names")(), **defaults)
     add("photos", nargs="+", type=path, metavar="PHOTO", help="picture files, one or many")
     add("--out", required=True, type=path, metavar="DIR", help="folder of the results, made if need be")
     add("--seed", default=0, type=SEED, metavar="N", help="default: %(default)s")

@@ -5,7 +5,6 @@ from inspect import signature
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ..core.images import quantise_within
 from ..core.pgd import fast
@@ -20,7 +19,7 @@ from .one_photo import PhotoWork
 class Protector(PhotoWork):
     """Protects photos, one per call."""
 
-    def __init__(self, args: argparse.Namespace, device: str | None = None, silent: bool | None = None):
+    def __init__(self, args: argparse.Namespace, device: str, silent: bool | None):
         _check_method(args.method, args.fast)
         method = PROTECTIONS[args.method]
         super().__init__(args, method.needs, device, silent)
@@ -54,9 +53,7 @@ class Protector(PhotoWork):
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Protect an image of at least a tile."""
         states = protect_steps(self.args.method, x, **self.models, **self.chosen, **self.batch)
-        total = self.chosen["steps"]
-        for state in tqdm(states, total=total, unit="step", leave=False, disable=self.silent):
-            x_adv = state.x_adv
+        x_adv = self.last(states, "step", self.chosen["steps"]).x_adv
         return quantise_within(x_adv.to(x).view_as(x), x, self.eta)
 
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
@@ -71,9 +68,8 @@ class Protector(PhotoWork):
 def _check_method(name: str, fast: bool) -> None:
     any_size = ", ".join(methods()[0])
     if name not in PROTECTIONS:
-        raise ValueError(
-            f"--method: unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}"
-        )
+        known = ", ".join(PROTECTIONS)
+        raise ValueError(f"--method: unknown protection '{name}'; the known ones are {known}")
     if name == "none":
         raise ValueError("--method none would only copy the photos; name a protection")
     if "set_a" in PROTECTIONS[name].needs:

@@ -4,7 +4,6 @@ import argparse
 from inspect import signature
 
 import torch
-from tqdm import tqdm
 
 from ..core.images import as_file
 from ..core.tiles import tile_count
@@ -13,10 +12,11 @@ from ..runtime.digests import defaults
 from ..runtime.memory import MemoryPlan, memory_plan
 from .one_photo import PhotoWork
 
+
 class Washer(PhotoWork):
     """Purifies photos, one per call."""
 
-    def __init__(self, args: argparse.Namespace, device: str | None = None, silent: bool | None = None):
+    def __init__(self, args: argparse.Namespace, device: str, silent: bool | None):
         kind, self.numbers = parse_purifier(args.purifier)
         self.purifier = PURIFIERS[kind]
         super().__init__(args, self.purifier.needs, device, silent)
@@ -41,9 +41,7 @@ class Washer(PhotoWork):
         if not self.purifier.along:
             return purify(self.args.purifier, x, **options)
         states = self.purifier.along(x=x, **options, **self.numbers)
-        for state in tqdm(states, unit="iteration", leave=False, disable=self.silent):
-            purified = state.x
-        return as_file(purified, x)
+        return as_file(self.last(states, "iteration").x, x)
 
 
 def names() -> str:
