@@ -54,10 +54,9 @@ def plan_jobs(
 ) -> list[Job]:
     """A result's name for every photo, the same whichever of them are already finished.
 
-    A result is called as its photo. If that name is taken, it gets -2, -3, … A name is taken by another
-    photo of this run, by a file that this command didn't make from this photo, or by a result that was
-    edited since. A photo named twice is done once. `out` among several photos, as a pattern finds it, is
-    passed over.
+    A result has its photo's name, or with -2, -3, … at its end if that is taken. A name is taken by another
+    photo of this run, by a file that this command didn't make from this photo, and by an edited result.
+    A photo named twice is done once. `out` among several photos, as a pattern finds it, is passed over.
     Raises ValueError where a result would be one of the photos, and where `out` isn't a folder.
     """
     out = Path(out)

@@ -46,8 +46,7 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size: whoever reads the photo says so
-            check_file(Path(path))  # opening a pipe would wait for ever
-            with open_picture(path) as file:
+            with open_picture(check_file(path)) as file:  # a pipe would be waited for
                 return file.height, file.width
     except Exception:  # on damaged files decoders raise nearly anything
         return None
