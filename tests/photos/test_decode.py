@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from raw import exif, grey_tiff
 
 from antipure_lib.core.images import quantise
 from antipure_lib.photos.photo import as_grey, read_photo, save_photo
 from antipure_lib.photos.pictures import load_image
-from tests.helpers.tiff import exif, grey_tiff
 
 CAMERA = ExifTags.IFD.Exif
 ORIENTATION = (0x0112, 3, struct.pack("<H", 6))
@@ -107,10 +107,8 @@ def test_any_entry_of_any_type_leaves_the_photo_upright(folder, data):
     number = data.draw(st.integers(1, 5))
     entry = (tag, kind, data.draw(st.binary(min_size=size * number, max_size=size * number)))
     in_camera = data.draw(st.booleans())
-    picture().save(
-        folder / "x.png",
-        exif=exif([ORIENTATION, *([] if in_camera else [entry])], [entry] if in_camera else []),
-    )
+    main, camera = ([], [entry]) if in_camera else ([entry], [])
+    picture().save(folder / "x.png", exif=exif([ORIENTATION, *main], camera))
     stands(folder / "x.png", picture())
 
 
@@ -148,24 +146,13 @@ def test_grey_levels_of_a_tiff_are_right_or_refused(tmp_path, bits, white_is_zer
 
 
 @pytest.mark.parametrize(
-    ("bits", "options", "words"),
-    [
-        (32, {}, "32-bit pixels have no agreed range"),
-        (32, {"order": ">", "signed": True}, "32-bit pixels have no agreed range"),
-        (16, {"signed": True}, "signed or 32-bit pixels have no agreed range"),
-        (16, {"signed": True, "order": ">"}, "signed or 32-bit pixels have no agreed range"),
-    ],
+    ("bits", "signed", "order"), [(32, False, "<"), (32, True, ">"), (16, True, "<"), (16, True, ">")]
 )
-def test_sound_numbers_without_a_range_are_refused_as_such(tmp_path, bits, options, words):
-    path = tmp_path / "x.tif"
-    path.write_bytes(grey_tiff(np.round(RAMP * 1000).astype(int), bits, **options))
-    with pytest.raises(ValueError, match=words) as caught:
-        load_image(path)
-    assert str(path) in str(caught.value) and "convert" in str(caught.value)
-    Image.fromarray(np.float32(RAMP)).save(path)
-    with pytest.raises(ValueError, match="floating-point pixels have no agreed range") as caught:
-        load_image(path)
-    assert "intact" not in str(caught.value)
+def test_sound_numbers_without_a_range_are_refused_as_such(tmp_path, bits, signed, order):
+    levels = np.round(RAMP * 1000).astype(int)
+    (tmp_path / "x.tif").write_bytes(grey_tiff(levels, bits, order=order, signed=signed))
+    with pytest.raises(ValueError, match="x.tif can't be .*signed or 32-bit pixels have no .*; convert"):
+        load_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize(("bits", "used"), [(16, 255), (16, 1023), (16, 4095), (12, 255)])
@@ -174,10 +161,7 @@ def test_levels_that_use_little_of_their_range_are_told(tmp_path, bits, used):
     for name, white_is_zero in (("x.tif", False), ("y.tif", bits == 16)):
         (tmp_path / name).write_bytes(grey_tiff(levels, bits, white_is_zero))
         (note,) = read_photo(tmp_path / name).notes
-        assert (
-            f"{used} of {2**bits - 1}" in note
-            and ("bright" if white_is_zero and bits == 16 else "dark") in note
-        )
+        assert f"{used} of {2**bits - 1}" in note and ("bright" if white_is_zero else "dark") in note
 
 
 def test_a_pgm_of_few_levels_has_its_own_white(tmp_path):
@@ -235,22 +219,9 @@ def grey_profile():
     """A profile for grey pixels with gamma 1.8: header, tag table, white point, tone curve."""
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(1.8 * 256)) + bytes(2)
-    tags = (
-        struct.pack(">I", 2) + struct.pack(">4sII", b"wtpt", 156, 20) + struct.pack(">4sII", b"kTRC", 176, 16)
-    )
-    head = struct.pack(
-        ">I4sI4s4s4s12x4s28x3i48x",
-        192,
-        b"lcms",
-        0x02400000,
-        b"mntr",
-        b"GRAY",
-        b"XYZ ",
-        b"acsp",
-        63190,
-        65536,
-        54061,
-    )
+    tags = struct.pack(">I4sII4sII", 2, b"wtpt", 156, 20, b"kTRC", 176, 16)
+    names = (b"mntr", b"GRAY", b"XYZ ", b"acsp")
+    head = struct.pack(">I4sI4s4s4s12x4s28x3i48x", 192, b"lcms", 0x02400000, *names, 63190, 65536, 54061)
     return head + tags + white + curve
 
 
@@ -286,9 +257,7 @@ def test_colours_stay_and_so_does_transparency_of_grey(tmp_path):
     photo = read_photo(tmp_path / "x.png")
     assert photo.grey
     for name in ("y.bmp", "y.jpg"):
-        with pytest.raises(
-            ValueError, match=f"{name}: this format can't hold.*transparency; save it as .png"
-        ):
+        with pytest.raises(ValueError, match=f"{name}: this format can't hold.*; save it as .png"):
             save_photo(photo, photo.x, tmp_path / name, lossy=True)
     for name in ("y.png", "y.tif", "y.webp"):
         saved = read_photo(save_photo(photo, photo.x, tmp_path / name))

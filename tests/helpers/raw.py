@@ -1,11 +1,20 @@
-"""TIFF files and EXIF blocks made by hand, since Pillow writes only what it reads well."""
+"""TIFF and PNG files and EXIF blocks made by hand, since Pillow writes only what it reads well."""
 
 import struct
+import zlib
 
 import numpy as np
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 9: 4, 10: 8}  # bytes of TIFF's types
 Entries = list[tuple[int, int, bytes]]  # (tag, type, value as it is stored)
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of these chunks, (kind, data), and its end."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*chunks, (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content
 
 
 def directory(entries: Entries, order: str = "<", at: int = 8) -> bytes:
