@@ -63,7 +63,6 @@ def _run(args: argparse.Namespace) -> int:
     from ..photos.jobs import plan_jobs, run_jobs
     from ..runtime.processes import processes
 
-    _check_out(args.out)
     counts = {"made": 0, "kept": 0, "failed": 0}
     with processes() as group:
         jobs = plan_jobs(args.photos, args.out, args.name, ".jpg" if args.jpeg else ".png")
@@ -93,18 +92,6 @@ def _print_plan(plan: Callable[[int, int], object], photos: Sequence[Path]) -> N
     """What the largest photo takes of memory, to stderr: stdout has results alone."""
     from ..photos.photo import photo_size
 
-    sizes = [size for photo in photos if (size := photo_size(photo))]
-    found = plan(*max(sizes, key=math.prod)) if sizes else None
-    if found:
+    size = max(filter(None, map(photo_size, photos)), key=math.prod, default=None)
+    if size and (found := plan(*size)):
         print(f"estimate: largest photo, {found}", file=sys.stderr)
-
-
-def _check_out(out: Path) -> None:
-    """Raises ValueError for a file's name where a folder is meant."""
-    from ..photos.pictures import LOSSLESS, LOSSY
-
-    if out.suffix.lower() in (*LOSSLESS, *LOSSY):
-        raise ValueError(
-            f"--out {out} reads like a file; --out takes a folder. Photos become .png there, because JPEG "
-            "discards the fine detail that a perturbation is made of; protect's --jpeg writes it all the same"
-        )

@@ -114,8 +114,8 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
 def check_file(path: str | os.PathLike) -> Path:
     """The path of what may be a picture file.
 
-    Raises FileNotFoundError for a missing file, PermissionError for one that mayn't be read, ValueError for
-    no path at all or for what can't be a picture.
+    Raises FileNotFoundError for a missing file, PermissionError for one that mayn't be read. ValueError: it
+    is no path at all, or of nothing that can be a picture.
     """
     path = check_path(path)
     if not path.exists():

@@ -48,7 +48,7 @@ def save_image(x: torch.Tensor, path: str | os.PathLike, lossy: bool = False) ->
     """Write one image as an 8-bit file without metadata, whole or not at all, and return its path.
 
     x: 3×H×W in [0, 1]. path: .png, .bmp, .tif, .tiff or .webp (lossless); its folder is made if need be.
-    .jpg only with lossy=True (quality 95): JPEG discards the detail that a perturbation is made of.
+    JPEG only with lossy=True (quality 95): it discards the detail that a perturbation is made of.
     Raises ValueError for a batch, for bad values, and for an unknown or lossy format.
     """
     if check_image(x).shape[0] != 1:
