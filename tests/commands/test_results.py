@@ -1,6 +1,5 @@
 """Results in a folder: nothing lost, nothing of others overwritten, nothing done twice, whatever happens."""
 
-import itertools
 import json
 import os
 import re
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -102,13 +102,13 @@ EDITS = {
     "a link to an edited copy": linked,
 }
 
-RERUNS = [(), ("--keep-metadata",), "photo"]
+RERUNS = [("protect", ()), ("purify", ("--keep-metadata",)), ("protect", "photo"), ("purify", ())]
 
 
-@pytest.mark.parametrize(("edit", "more"), [*zip(EDITS, itertools.cycle(RERUNS))], ids=str)
-@pytest.mark.parametrize("command", ["protect", "purify"])
-def test_an_edited_result_is_kept_and_the_new_one_is_next_to_it(run, photos, files, command, edit, more):
+@pytest.mark.parametrize(("edit", "rerun"), [*zip(EDITS, cycle(RERUNS))], ids=str)
+def test_an_edited_result_is_kept_and_the_new_one_is_next_to_it(run, photos, files, edit, rerun):
     photos("a.png", "b.png")
+    command, more = rerun
     words = (command, "a.png", "b.png", *(RANDOM if command == "protect" else JPEG75))
     run(*words)
     EDITS[edit](Path("out/a.png"))
@@ -272,19 +272,15 @@ def test_a_disk_that_is_full_for_the_record_loses_nothing(run, photos, files, mo
     assert set(files()) == {"a.png", ".manifest/a.png.json"}
 
 
-def command(out, tiny_folder, *names):
-    options = ["--ddpm", str(tiny_folder), "--precision", "float32", "--steps", "20", "--out", str(out)]
-    return ["protect", *map(str, names), *options]
-
-
 def test_a_killed_run_goes_on(pictures, files, tiny_folder, tmp_path):
     """Killed for good, not asked to stop: finished photos stay as they are, a half-written one is removed."""
     names = [tmp_path / f"{name}.png" for name in "abc"]
     for name, x in zip(names, pictures(3, 24, 24), strict=True):
         save_image(x, name)
-    out = tmp_path / "out"
-    words = [sys.executable, "-m", "antipure_lib", *command(out, tiny_folder, *names)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    out, options = tmp_path / "out", ["--ddpm", tiny_folder, "--precision", "float32", "--steps", 20, "--out"]
+    words = [*map(str, ["protect", *names, *options])]
+    command = [sys.executable, "-m", "antipure_lib", *words, str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (out / "a.png").exists():
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
@@ -295,9 +291,9 @@ def test_a_killed_run_goes_on(pictures, files, tiny_folder, tmp_path):
     stamps = {out / path.stem: (out / path.stem).stat().st_mtime_ns for path in recorded}
     for half in (".b.png.123.tmp", ".c.png.123.tmp", ".manifest/.c.png.json.123.tmp"):
         (out / half).write_bytes(b"half")
-    assert main(command(out, tiny_folder, *names)) == 0
+    assert main([*words, str(out)]) == 0
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert main(command(tmp_path / "whole", tiny_folder, *names)) == 0
+    assert main([*words, str(tmp_path / "whole")]) == 0
     assert files(out) == files(tmp_path / "whole")
 
 

@@ -41,7 +41,7 @@ def photo(pictures):
 
 @pytest.fixture
 def panel(tiny_ddpm, photo):
-    panel = Panel(tiny_ddpm, photo, eta=8, steps=1, size=18)
+    panel = Panel(tiny_ddpm, photo, eta=8, steps=2, size=18)
     panel.purifier.value = "jpeg"  # which is quick
     return panel
 
