@@ -2,8 +2,9 @@
 
 import argparse
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..core.tiles import at_least
 from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
 from ..models.folders import OtherKind
 from ..photos.photo import Photo, as_grey, save_photo
-from ..runtime.digests import weights_digest
+from ..runtime.digests import defaults, weights_digest
 from ..runtime.memory import MemoryPlan
 from ..runtime.unet import sample_size
 
@@ -27,10 +28,19 @@ class PhotoWork:
     settings: all that the results depend on, as JSON knows it. Raises ValueError in the words of the options.
     """
 
-    def __init__(self, args: argparse.Namespace, needs: Sequence[str], device: str, silent: bool | None):
-        self.args, self.silent = args, silent  # silent: as tqdm's `disable`
-        self.models: dict[str, Any] = {}
-        self.settings: dict[str, object] = {"keep_metadata": args.keep_metadata}
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        needs: Sequence[str],  # "ddpm", "pipe"
+        functions: Sequence[Callable],  # that do the work: the first gets the photo
+        device: str,
+        silent: bool | None,  # as tqdm's `disable`
+    ):
+        self.args, self.silent, self.models = args, silent, {}
+        # Where another version has other defaults, its photos are made again.
+        self.settings = {"keep_metadata": args.keep_metadata, "defaults": defaults(*functions)}
+        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
+        self.batch = {"batch": "auto"} if "batch" in signature(functions[0]).parameters else {}
         for name in needs:
             load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
             if name == "ddpm":

@@ -1,7 +1,6 @@
 """What `protect` does to one photo, and the settings that the result depends on."""
 
 import argparse
-from inspect import signature
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from ..core.pgd import fast
 from ..photos.photo import Photo
 from ..protections.registry import PROTECTIONS, protect_steps, protection_plan
 from ..purifiers.filters import kept_by_jpeg
-from ..runtime.digests import defaults
 from ..runtime.memory import MemoryPlan
 from .one_photo import PhotoWork
 
@@ -22,15 +20,11 @@ class Protector(PhotoWork):
     def __init__(self, args: argparse.Namespace, device: str, silent: bool | None):
         _check_method(args.method, args.fast)
         method = PROTECTIONS[args.method]
-        super().__init__(args, method.needs, device, silent)
+        super().__init__(args, method.needs, (method.steps, *method.also), device, silent)
         self.eta = args.eta / 255
         plain = {"eta": self.eta, "steps": args.steps or 100}
         self.chosen = (fast(self.eta, args.steps or 10) if args.fast else plain) | {"seed": args.seed}
-        # Where another version has other defaults, its photos are made again.
-        changing = defaults(method.steps, *method.also)
-        self.settings |= self.chosen | dict(method=args.method, jpeg=args.jpeg, defaults=changing)
-        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
-        self.batch = {"batch": "auto"} if "batch" in signature(method.steps).parameters else {}
+        self.settings |= self.chosen | dict(method=args.method, jpeg=args.jpeg)
 
     def memory(self, height: int, width: int) -> MemoryPlan | None:
         """What a photo of at least a tile takes."""

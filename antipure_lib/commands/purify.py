@@ -1,14 +1,12 @@
 """What `purify` does to one photo, and the settings that the result depends on."""
 
 import argparse
-from inspect import signature
 
 import torch
 
 from ..core.images import as_file
 from ..core.tiles import tile_count
 from ..purifiers.registry import PURIFIERS, parse_purifier, purify
-from ..runtime.digests import defaults
 from ..runtime.memory import MemoryPlan, memory_plan
 from .one_photo import PhotoWork
 
@@ -18,11 +16,9 @@ class Washer(PhotoWork):
 
     def __init__(self, args: argparse.Namespace, device: str, silent: bool | None):
         kind, self.numbers = parse_purifier(args.purifier)
-        self.purifier = PURIFIERS[kind]
-        super().__init__(args, self.purifier.needs, device, silent)
-        # Where another version has other defaults, its photos are made again.
-        changing = defaults(self.purifier.run, *self.purifier.also)
-        self.settings |= dict(purifier=args.purifier, defaults=changing)
+        self.purifier = found = PURIFIERS[kind]
+        super().__init__(args, found.needs, (found.run, *found.also), device, silent)
+        self.settings["purifier"] = args.purifier
         if self.models:
             self.settings["seed"] = args.seed
             levels = len(self.models["ddpm"].scheduler.alphas_cumprod)
@@ -35,9 +31,7 @@ class Washer(PhotoWork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Purify one image of at least a tile."""
-        options = self.models | ({"seed": self.args.seed} if self.models else {})
-        if "batch" in signature(self.purifier.run).parameters:
-            options["batch"] = "auto"
+        options = self.models | self.batch | ({"seed": self.args.seed} if self.models else {})
         if not self.purifier.along:
             return purify(self.args.purifier, x, **options)
         states = self.purifier.along(x=x, **options, **self.numbers)
