@@ -22,9 +22,12 @@ class Cell(NamedTuple):
 
 KEYS = Cell._fields
 
-# Budget in [0, 1] units; PGD steps of one draw (with n draws a step, an n-th); hashes of what all rows of a
-# table share and of each method's defaults (see `cells.setup`); a hash of all that made this row.
-SETTINGS = ("eta", "steps", "setup", "cell")
+SETTINGS = (
+    "eta",  # budget, [0, 1] units
+    "steps",  # of PGD with one draw of noise each; a protection with n draws takes an n-th
+    "setup",  # hashes of what all rows of a table share and of each method's defaults, see `cells.setup`
+    "cell",  # a hash of all that made this row
+)
 
 # What a protector wants of a figure (+1 large, −1 small), and its name at an axis.
 FIGURES = {

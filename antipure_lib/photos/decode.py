@@ -220,7 +220,7 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Imag
     if kind != 1 or bits > 16 or levels.min() < 0 or levels.max() > 65535:
         raise NoRange("signed or 32-bit pixels have no agreed range")
     top, used, negative = 2**bits - 1, levels.max(), tags.get(base.PhotometricInterpretation) == 0
-    transparent = image.info.get("transparency")  # one of the levels, no longer told from its like in 8 bits
+    transparent = image.info.get("transparency")  # one of the levels; in 8 bits others equal it
     alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
     grey = ((top - levels if negative else levels) * (255 / top)).round().astype(np.uint8)
     small = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
