@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..runtime import memory
 from .decode import check_file
 from .photo import Photo, photo_size, read_photo
-from .pictures import LOSSLESS, LOSSY, atomic, temporary_prefix
+from .pictures import LOSSLESS, LOSSY, atomic, short_name, temporary_prefix
 
 MANIFEST = ".manifest"
 
@@ -35,10 +35,7 @@ class Job(NamedTuple):
     @property
     def record(self) -> Path:
         """The JSON file with what `output` was made from."""
-        name = f"{self.output.name}.json"
-        if len(os.fsencode(name)) > 255:  # what file systems take
-            name = f"{hashlib.sha256(os.fsencode(name)).hexdigest()}.json"
-        return self.output.parent / MANIFEST / name
+        return self.output.parent / MANIFEST / f"{short_name(self.output.name)}.json"
 
 
 class Outcome(NamedTuple):

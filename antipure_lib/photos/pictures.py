@@ -95,5 +95,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 def temporary_prefix(path: Path) -> str:
     """How the names begin that `atomic` gives this path's unfinished files; they end in ".tmp"."""
-    short = len(os.fsencode(path.name)) <= 235  # file systems take 255 bytes
-    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}."
+    return f".{short_name(path.name)}."
+
+
+def short_name(name: str) -> str:
+    """The name if file systems take it with 20 bytes more, otherwise its hash."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= 235 else hashlib.sha256(raw).hexdigest()  # of 255 bytes
