@@ -105,12 +105,11 @@ def test_a_failure_side_by_side_is_named_and_ends_the_walk(make, tmp_path):
     assert not (tmp_path / "out" / "c5.ipynb").exists()
 
 
-@pytest.mark.parametrize("cell", ["time.sleep(60)", "while True: pass"])
-def test_cell_that_takes_too_long_is_named_and_nothing_else_is_printed(make, tmp_path, capfd, cell):
-    slow, out = make("slow", "import time", cell), tmp_path / "out"
+def test_cell_that_takes_too_long_is_named_and_nothing_else_is_printed(make, tmp_path, capfd):
+    slow, out = make("slow", "x = 1", "while True: pass"), tmp_path / "out"
     assert main([str(slow), "--timeout", "2", "--out", str(out)]) == 1
     assert capfd.readouterr().err.splitlines() == [
-        f"error: {slow}: code cell 3 ({cell}) took longer than 2 s; allow more (--timeout)",
+        f"error: {slow}: code cell 3 (while True: pass) took longer than 2 s; allow more (--timeout)",
         f"The full log is {out / 'walk.log'}.",
     ]
     assert names(out) == ["mathjax", "walk.log"]
