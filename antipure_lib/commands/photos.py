@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -63,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..photos.jobs import plan_jobs, run_jobs
     from ..runtime.processes import processes
 
-    counts = {"made": 0, "kept": 0, "failed": 0}
+    counts = Counter()
     with processes() as group:
         jobs = plan_jobs(args.photos, args.out, args.name, ".jpg" if args.jpeg else ".png")
         group.wait_for_everyone()  # all have planned before anyone begins
@@ -81,10 +82,10 @@ def _run(args: argparse.Namespace) -> int:
             tqdm.write(line, file=sys.stderr if failed else sys.stdout)
             counts[outcome.status] += 1
             bar.initial = counts["kept"]  # they take no time, so the time left doesn't count them
-        everyone = gather_object([counts])  # all wait for each other
-        counts = {status: sum(own[status] for own in everyone) for status in counts}
+        counts = sum(gather_object([counts]), Counter())  # all wait for each other
         if group.is_main_process:
-            print(f"{args.out}:", ", ".join(f"{n} {status}" for status, n in counts.items()))
+            told = (f"{counts[status]} {status}" for status in ("made", "kept", "failed"))
+            print(f"{args.out}:", ", ".join(told))
     return 1 if counts["failed"] else 0
 
 
