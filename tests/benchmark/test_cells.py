@@ -19,7 +19,7 @@ from antipure_lib.__main__ import main
 from antipure_lib.benchmark import cells as stages
 from antipure_lib.benchmark.cache import kept
 from antipure_lib.benchmark.cells import World, load_person, purified_photos, run_cell
-from antipure_lib.benchmark.rows import COLUMNS, FIGURES, Cell, append_row, plan, read_rows, write_rows
+from antipure_lib.benchmark.rows import COLUMNS, FIGURES, Cell, plan, read_rows, write_rows
 from antipure_lib.benchmark.run import benchmark, make_world
 from antipure_lib.core.pgd import PGDState
 from antipure_lib.customization.registry import CUSTOMIZERS, Customizer
@@ -228,15 +228,14 @@ def test_a_broken_row_is_named_and_nothing_is_lost(spoil, tmp_path, words, row, 
 
 def test_rows_survive_the_file_and_a_spreadsheet(tmp_path, row):
     path = tmp_path / "t.csv"
-    append_row(path, row | {"ism": float("nan")})
-    append_row(path, row | {"identity": 'a "b", c'})
+    write_rows(path, [row | {"ism": float("nan")}, row | {"identity": 'a "b", c'}])
     found, second = read_rows(path)
     assert found["ism"] != found["ism"] and found["seed"] == 3 and found["fdfr"] == pytest.approx(0.123457)
     assert second["identity"] == 'a "b", c' and list(csv.DictReader(path.open()))[1]["identity"] == 'a "b", c'
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
     assert str(read_rows(path)) == str([found, second])
     with pytest.raises(KeyError):
-        append_row(path, {"protect": "none"})
+        write_rows(path, [{"protect": "none"}])
 
 
 def test_other_models_or_options_want_another_file(tmp_path, world):
