@@ -1,6 +1,5 @@
 """Each stage's pictures in a folder, under a hash of everything that made them."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ..runtime.digests import digest
 
 
 def kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str]:
-    """The images with the hash of `made_from`, as 8-bit files hold them, and that hash.
+    """The images made from `made_from`, as 8-bit files hold them, and its hash.
 
     made_from: a name, then all that decides the result. make: gives the images, N×3×H×W in [0, 1]. It is
     called if there is no good file yet. Other processes that want the same images wait meanwhile.
@@ -32,11 +31,8 @@ def kept(folder: Path, made_from: tuple, make: Callable[[], torch.Tensor]) -> tu
 
 def _stored(path: Path) -> np.ndarray | None:
     """N×3×H×W, uint8; None if there is no file or a broken one."""
-    if not path.exists():
-        return None
-    content = path.read_bytes()
     try:
-        with np.load(io.BytesIO(content)) as stored:
+        with np.load(path) as stored:
             pixels = stored["images"]
     except Exception:  # zip, zlib and NumPy each have their own errors for broken content
         return None

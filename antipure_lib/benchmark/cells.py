@@ -62,20 +62,20 @@ def load_person(identity: str) -> Person:
 
 
 def check_cells(cells: Iterable[Cell]) -> None:
-    """Raises ValueError for a name that nothing is registered under, and for a seed outside 0 … 2⁶³−1."""
+    """Raises ValueError for an unknown name, and for a seed outside 0 … 2⁶³−1."""
     known = {"protect": PROTECTIONS, "customize": CUSTOMIZERS, "identity": identities()}
-    check = {"purify": parse_purifier, "seed": check_seed}
-    for column, name in dict.fromkeys(pair for cell in cells for pair in cell._asdict().items()):
-        if column in check:
-            check[column](name)
-        if name not in known.get(column, (name,)):
-            raise ValueError(f"{column}: unknown '{name}'; the known ones are {', '.join(known[column])}")
+    for cell in cells:
+        parse_purifier(cell.purify)
+        check_seed(cell.seed)
+        for column, names in known.items():
+            if (name := getattr(cell, column)) not in names:
+                raise ValueError(f"{column}: unknown '{name}'; the known ones are {', '.join(names)}")
 
 
 def run_cell(cell: Cell, world: World) -> dict[str, object]:
     """One row, every column of `rows.COLUMNS`: a customizer learns set B, protected and then purified.
 
-    Raises ValueError for unknown names.
+    Errors as `check_cells`.
     """
     check_cells([cell])
     person, judge = load_person(cell.identity), world.judge

@@ -11,13 +11,12 @@ from .rows import FIGURES
 from .tables import Rows, interval_of, names_in, protection_name, purifier_name, select, write_interval
 
 MARKERS = "osD^vPX*<>hdp"
-LEGEND = {"frameon": False, "fontsize": 8, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # at the right
 
 
 def label(figure: str) -> str:
     """The text at an axis: the figure's name, and an arrow to where the protector wants it."""
-    wanted, name = FIGURES.get(figure, (0, figure))
-    return name + {1: " ↑", -1: " ↓", 0: ""}[wanted]
+    wanted, name = FIGURES[figure]
+    return f"{name} {'↑' if wanted > 0 else '↓'}"
 
 
 def style(names: Sequence[str], name: str) -> dict[str, object]:
@@ -56,7 +55,7 @@ def show_iterations(
     """
     protections = protections or names_in(rows, "protect")
     purifiers = purifiers or names_in(rows, "purify")
-    chart, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    _, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for k, name in enumerate(protections):
         found = [interval_of(select(rows, protect=name, purify=p), figure) for p in purifiers]
         bars = np.hstack([_bar(interval) for interval in found])
@@ -64,10 +63,7 @@ def show_iterations(
         look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5}
         axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(protections, name))
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
-    axis.set(xlabel="purified with", ylabel=label(figure))
-    tidy(axis)
-    axis.legend(**LEGEND)
-    return chart
+    return _labelled(axis, "purified with", label(figure))
 
 
 def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
@@ -76,7 +72,7 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
     rows: of one purifier and one customizer. Returns the figure.
     """
     names = names_in(rows, "protect")
-    chart, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    _, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for name in names:
         own = select(rows, protect=name)
         a, b = interval_of(own, x), interval_of(own, y)
@@ -84,10 +80,15 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
             continue
         look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(names, name))
-    axis.set(xlabel=label(x), ylabel=label(y))
+    return _labelled(axis, label(x), label(y))
+
+
+def _labelled(axis, xlabel: str, ylabel: str):
+    """The axis's figure, with labels and with a legend at the right."""
+    axis.set(xlabel=xlabel, ylabel=ylabel)
     tidy(axis)
-    axis.legend(**LEGEND)
-    return chart
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return axis.figure
 
 
 def show_grid(rows: Rows, figure: str = "ism"):
@@ -100,7 +101,7 @@ def show_grid(rows: Rows, figure: str = "ism"):
     values = np.array([[interval_of(cell, figure).mean for cell in line] for line in cells])
     size = (1.8 + 0.85 * len(purifiers), 0.8 + 0.32 * len(protections))
     chart, axis = plt.subplots(figsize=size, layout="constrained")
-    wanted = FIGURES.get(figure, (1, figure))[0]
+    wanted = FIGURES[figure][0]
     image = axis.imshow(wanted * values, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         text = write_interval(Interval(value, np.nan, np.nan, 1))

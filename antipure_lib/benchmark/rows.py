@@ -1,4 +1,4 @@
-"""The benchmark's table on disk: a row per finished cell, appended so that a power cut loses none of them."""
+"""The benchmark's table on disk: a row per finished cell, always written whole."""
 
 import csv
 import os
@@ -22,9 +22,12 @@ class Cell(NamedTuple):
 
 KEYS = Cell._fields
 
-# Budget in [0, 1] units; PGD steps of one draw (with n draws a step, an n-th); hashes of what all rows of a
-# table share and of each method's defaults (see `cells.setup`); a hash of all that made this row.
-SETTINGS = ("eta", "steps", "setup", "cell")
+SETTINGS = (
+    "eta",  # budget, [0, 1] units
+    "steps",  # of PGD with one draw of noise each; a protection with n draws takes an n-th
+    "setup",  # hashes of what all rows of a table share and of each method's defaults, see `cells.setup`
+    "cell",  # a hash of all that made this row
+)
 
 # What a protector wants of a figure (+1 large, −1 small), and its name at an axis.
 FIGURES = {
@@ -56,7 +59,7 @@ def plan(
 def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
     """The finished rows of a table: figures as float (an empty field is nan), the seed and steps as int.
 
-    A last line without its end is left out: a crash cut it off. Raises ValueError for another kind of file.
+    A last line without its end is left out. Raises ValueError for another kind of file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -70,23 +73,8 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
     return [_row(path, number, line) for number, line in enumerate(lines, 2) if line]
 
 
-def append_row(path: str | os.PathLike, row: Mapping[str, object]) -> None:
-    """Append one row, a value for each of COLUMNS, and wait until it is on the disk.
-
-    None and nan become empty fields. A new table is written whole, with its header.
-    """
-    path = Path(path)
-    if not path.exists() or not path.stat().st_size:
-        write_rows(path, [row])
-        return
-    with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerow(_texts(row))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a whole table at once, in place of what was there."""
+    """Write a table, a value for each of COLUMNS, in place of what was there. None and nan: empty fields."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *map(_texts, rows)])
 

@@ -13,7 +13,7 @@ from ..models.checkpoints import load_ddpm, load_stable_diffusion
 from ..runtime.checks import check_counts
 from ..runtime.digests import weights_digest
 from .cells import World, check_cells, run_cell, setup
-from .rows import KEYS, Cell, append_row, read_rows, write_rows
+from .rows import KEYS, Cell, read_rows, write_rows
 
 
 def make_world(
@@ -32,10 +32,10 @@ def make_world(
 
 
 def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> Iterator[dict[str, object]]:
-    """Run the cells that `out` doesn't hold yet, append each row as it is finished, and yield it.
+    """Run the cells that `out` doesn't hold yet, add each row as it is finished, and yield it.
 
     Inside `processes()` each process of a launcher runs and yields its share; all need the same `out` and
-    cache. At the end the table has the plan's order. Raises ValueError for unknown names, and if `out` is
+    cache. Rows are added in the plan's order. Raises ValueError for unknown names, and if `out` is
     another kind of file or holds rows of other settings.
     """
     check_cells(cells)
@@ -44,22 +44,18 @@ def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> It
     _check(out, done, cells, world)
     missing = [cell for cell in cells if cell not in done]
     group.wait_for_everyone()  # all have read the same table before anyone writes
-    if Path(out).exists() and group.is_main_process:
-        write_rows(out, done.values())  # without a line that a crash cut off
-    group.wait_for_everyone()
-    lock = Path(out).with_name(f".{Path(out).name}.lock")  # two processes' lines mustn't mix
+    lock = Path(out).with_name(f".{Path(out).name}.lock")  # one process at a time adds its row
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         for cell in missing[group.process_index :: group.num_processes]:
             row = run_cell(cell, world)
             with FileLock(lock):
-                append_row(out, row)
+                done = finished_rows(out) | {cell: row}
+                write_rows(out, [done[key] for key in dict.fromkeys([*cells, *done]) if key in done])
             yield row
     finally:  # also when the caller stops early: a process that leaves before the others would end them
         group.wait_for_everyone()
         if group.is_main_process:
-            done = finished_rows(out)
-            write_rows(out, [done[key] for key in dict.fromkeys([*cells, *done]) if key in done])
             lock.unlink(missing_ok=True)
 
 

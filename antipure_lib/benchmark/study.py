@@ -84,8 +84,8 @@ def coverage(
     lines = []
     for part in parts:
         cells = cells_of(part, people, seeds)
-        missing = {cell.identity for cell in cells if cell not in done}
+        incomplete = {cell.identity for cell in cells if cell not in done}
+        complete = len(set(people) - incomplete)
         line = {"part": part, "cells": len(cells), "finished": len(done.intersection(cells))}
-        complete = len(set(people) - missing)
         lines.append(line | {"people planned": len(people), "people with all": complete})
     return lines

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .options import BUDGET, COUNT, SEED, path
+from .options import BUDGET, COUNT, SEED, add_parser, path
 
 OUT, CACHE = Path("build/benchmark.csv"), Path("build/benchmark")
 
@@ -14,11 +14,10 @@ def add_command(subparsers: Any) -> None:
     """Add `benchmark` to the command line's parser."""
     summary = "protect, purify, customize and judge a grid of cells, into a CSV file"
     about = (
-        f"{summary[0].upper()}{summary[1:]}. A run that was stopped goes on where its file ends. Several "
-        "processes share the cells: accelerate launch --multi_gpu --num_processes 2 -m antipure_lib benchmark"
+        "A run that was stopped goes on where its file ends. Several processes share the cells: "
+        "accelerate launch --multi_gpu --num_processes 2 -m antipure_lib benchmark"
     )
-    parser = subparsers.add_parser("benchmark", help=summary, description=about, names=_names)
-    add = parser.add_argument
+    add = add_parser(subparsers, "benchmark", summary, about, _names, run=_run)
     many = {"nargs": "+", "metavar": "NAME"}
     add("--protect", default=["none", "random", "antipure"], help="default: none random antipure", **many)
     add("--purify", default=["none", "gridpure2x20"], help="default: none gridpure2x20", **many)
@@ -34,7 +33,6 @@ def add_command(subparsers: Any) -> None:
     add("--out", default=OUT, type=path, metavar="CSV", help="default: %(default)s")
     cache = "pictures of the stages, default: %(default)s"
     add("--cache", default=CACHE, type=path, metavar="DIR", help=cache)
-    parser.set_defaults(run=_run)
 
 
 def _names() -> str:
@@ -61,7 +59,8 @@ def _run(args: argparse.Namespace) -> int:
     people = args.identities or identities()
     cells = list(dict.fromkeys(plan(args.protect, args.purify, args.customize, people, args.seeds)))
     check_cells(cells)
-    _check(args)
+    _check_writable(args.out, "CSV file")
+    _check_writable(args.cache, "folder")
     with processes() as group:
         done = finished_rows(args.out)
         settings = dict(steps=args.steps, samples=args.samples, learning=args.learning)
@@ -77,14 +76,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Refuse what would fail hours later, or only after the models are loaded."""
-    from .purify import check_purifier
-
-    for name in args.purify:
-        check_purifier(name, "--purify")
-    for place, kind in ((args.out, "CSV file"), (args.cache, "folder")):
-        there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
-        fits = there.is_file() if there == place and kind == "CSV file" else there.is_dir()
-        if not (fits and os.access(there, os.W_OK)):
-            raise ValueError(f"{place}: {there} can't be written to; name another {kind}")
+def _check_writable(place: Path, kind: str) -> None:
+    """Refuses what would fail only after the models are loaded."""
+    there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
+    fits = there.is_file() if there == place and kind == "CSV file" else there.is_dir()
+    if not (fits and os.access(there, os.W_OK)):
+        raise ValueError(f"{place}: {there} can't be written to; name another {kind}")

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from .options import add_parser
+
 WIDTH = 37  # of the first column: "--ddpm guided-diffusion-256-uncond" and room
 
 DEVELOPMENT = ("all", "test", "tools")  # extras that nothing in the package needs
@@ -18,8 +20,7 @@ def add_command(subparsers: Any) -> None:
     """Add `doctor` to the command line's parser."""
     summary = "versions, device, memory, cache, and which models load here"
     about = "Downloads nothing. Exit status 0 if protection works with the embedded model."
-    parser = subparsers.add_parser("doctor", help=summary, description=f"{summary.capitalize()}. {about}")
-    parser.set_defaults(run=_run)
+    add_parser(subparsers, "doctor", summary, about, run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -29,7 +30,8 @@ def _run(args: argparse.Namespace) -> int:
             found = version(name)
         except PackageNotFoundError:
             found = f"missing; pip install {name}" + (f" (only for {extra})" if extra else "")
-            missing += [] if extra else [name]
+            if not extra:
+                missing.append(name)
         print(f"{name:{WIDTH}}{found}")
     if missing:
         raise ValueError(f"{', '.join(missing)} missing, nothing can work without")

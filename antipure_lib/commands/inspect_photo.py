@@ -4,19 +4,16 @@ import argparse
 import os
 from typing import Any
 
-from .options import path
+from .options import add_parser, path
 
 
 def add_command(subparsers: Any) -> None:
     """Add `inspect` to the command line's parser."""
     summary = "how visible a protection is: amplified change, spectrum, LPIPS, FLIP, PSNR"
-    about = f"{summary[0].upper()}{summary[1:]}."  # capitalize() would write lpips
-    parser = subparsers.add_parser("inspect", help=summary, description=about)
-    add = parser.add_argument
+    add = add_parser(subparsers, "inspect", summary, "", run=_run)
     add("original", type=path, metavar="ORIGINAL")
     add("protected", type=path, metavar="PROTECTED")
     add("--out", required=True, type=path, metavar="PNG", help="the picture, such as report.png")
-    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:

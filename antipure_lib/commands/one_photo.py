@@ -1,18 +1,21 @@
 """What `protect` and `purify` share when they work on one photo: models, memory, grey photos, errors."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ..core.tiles import at_least
 from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
 from ..models.folders import OtherKind
 from ..photos.photo import Photo, as_grey, save_photo
-from ..runtime.digests import weights_digest
+from ..runtime.digests import defaults, weights_digest
 from ..runtime.memory import MemoryPlan
 from ..runtime.unet import sample_size
 
@@ -26,11 +29,18 @@ class PhotoWork:
     """
 
     def __init__(
-        self, args: argparse.Namespace, needs: Sequence[str], device: str | None, silent: bool | None
+        self,
+        args: argparse.Namespace,
+        needs: Sequence[str],  # "ddpm", "pipe"
+        functions: Sequence[Callable],  # that do the work: the first gets the photo
+        device: str,
+        silent: bool | None,  # as tqdm's `disable`
     ):
-        self.args, self.silent = args, silent  # silent: as tqdm's `disable`
-        self.models: dict[str, Any] = {}
-        self.settings: dict[str, object] = {"keep_metadata": args.keep_metadata}
+        self.args, self.silent, self.models = args, silent, {}
+        # Where another version has other defaults, its photos are made again.
+        self.settings = {"keep_metadata": args.keep_metadata, "defaults": defaults(*functions)}
+        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
+        self.batch = {"batch": "auto"} if "batch" in signature(functions[0]).parameters else {}
         for name in needs:
             load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
             if name == "ddpm":
@@ -62,6 +72,11 @@ class PhotoWork:
         x = as_grey(x) if photo.grey else x
         save_photo(photo, x, path, self.args.keep_metadata, self.args.jpeg)
         return "; ".join((["grey, as the photo is"] if photo.grey else []) + self.remarks(photo.x, x))
+
+    def last(self, states: Iterator, unit: str, total: int | None = None) -> Any:
+        """The last of the states, with a progress bar."""
+        bar = tqdm(states, total=total, unit=unit, leave=False, disable=self.silent)
+        return deque(bar, maxlen=1).pop()
 
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
         """What else there is to say."""

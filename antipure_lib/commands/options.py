@@ -1,4 +1,4 @@
-"""What the options of all commands share: the parser, and the types that check their values."""
+"""What all commands share: the parser, and the types that check the values of options."""
 
 import argparse
 import math
@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 DASHES = "‐‑‒–—―−"  # what web pages and word processors make of a hyphen
 
@@ -44,6 +45,16 @@ class Parser(argparse.ArgumentParser):
         files = [] if value else [word for word in self.words if FILE.fullmatch(word)]
         hint = f"a file whose name begins with a dash is written ./{files[0]}" if files else None
         raise ValueError(f"{told}; {hint or f'see {self.prog} --help'}")
+
+
+def add_parser(
+    subparsers: Any, command: str, summary: str, about: str, names: Callable | None = None, **defaults: Any
+) -> Callable:
+    """A command. about: what its help says after the summary; names: see `Parser`. Returns `add_argument`."""
+    about = f"{summary[0].upper()}{summary[1:]}. {about}"  # capitalize() would write lpips
+    parser = subparsers.add_parser(command, help=summary, description=about, names=names)
+    parser.set_defaults(**defaults)
+    return parser.add_argument
 
 
 def number(kind: type, least: float, most: float, what: str) -> Callable[[str], float]:

@@ -3,12 +3,13 @@
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .options import BUDGET, COUNT, SEED, path
+from .options import BUDGET, COUNT, SEED, add_parser, path
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -21,22 +22,19 @@ ABOUT = (
 
 def add_command(subparsers: Any) -> None:
     """Add `protect` and `purify` to the command line's parser."""
-    add = _add_parser(
-        subparsers, "protect", "Protector", "protect photos against customization, at their own size"
-    )
+    summary = "protect photos against customization, at their own size"
+    add = _add_parser(subparsers, "protect", "Protector", summary)
     add("--method", default="antipure", metavar="NAME", help="protection, see below; default: %(default)s")
     add("--eta", default=8, type=BUDGET, metavar="N", help="budget in steps of 1/255, default: %(default)s")
     add("--steps", type=COUNT, metavar="N", help="of PGD, default: 100, with --fast 10")
     fast = "long steps with momentum, for antipure: nearly as much of it survives, in a tenth of the time"
     add("--fast", action="store_true", help=fast)
-    add(
-        "--pipe", default="nano", metavar="MODEL", help="latent model of methods that need one, default: nano"
-    )
+    pipe = "latent model of methods that need one, default: nano"
+    add("--pipe", default="nano", metavar="MODEL", help=pipe)
     add("--jpeg", action="store_true", help="write JPEG, and say how much of the protection it destroys")
 
-    add = _add_parser(
-        subparsers, "purify", "Washer", "purify photos as somebody would who wants to learn from them"
-    )
+    summary = "purify photos as somebody would who wants to learn from them"
+    add = _add_parser(subparsers, "purify", "Washer", summary)
     add("--purifier", default="gridpure20", metavar="NAME", help="such as jpeg75, diffpure100, gridpure2x20")
 
 
@@ -46,10 +44,8 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
     def load(attribute: str) -> Any:
         return getattr(import_module(f".{name}", __package__), attribute)
 
-    about = f"{summary.capitalize()}. {ABOUT}"
-    parser = subparsers.add_parser(name, help=summary, description=about, names=lambda: load("names")())
-    parser.set_defaults(run=_run, name=name, load=lambda: load(worker), jpeg=False)
-    add = parser.add_argument
+    defaults = dict(run=_run, name=name, load=lambda: load(worker), jpeg=False)
+    add = add_parser(subparsers, name, summary, ABOUT, lambda: load("names")(), **defaults)
     add("photos", nargs="+", type=path, metavar="PHOTO", help="picture files, one or many")
     add("--out", required=True, type=path, metavar="DIR", help="folder of the results, made if need be")
     add("--seed", default=0, type=SEED, metavar="N", help="default: %(default)s")
@@ -68,8 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..photos.jobs import plan_jobs, run_jobs
     from ..runtime.processes import processes
 
-    _check_out(args.out)
-    counts = {"made": 0, "kept": 0, "failed": 0}
+    counts = Counter()
     with processes() as group:
         jobs = plan_jobs(args.photos, args.out, args.name, ".jpg" if args.jpeg else ".png")
         group.wait_for_everyone()  # all have planned before anyone begins
@@ -87,10 +82,10 @@ def _run(args: argparse.Namespace) -> int:
             tqdm.write(line, file=sys.stderr if failed else sys.stdout)
             counts[outcome.status] += 1
             bar.initial = counts["kept"]  # they take no time, so the time left doesn't count them
-        everyone = gather_object([counts])  # all wait for each other
-        counts = {status: sum(own[status] for own in everyone) for status in counts}
+        counts = sum(gather_object([counts]), Counter())  # all wait for each other
         if group.is_main_process:
-            print(f"{args.out}:", ", ".join(f"{n} {status}" for status, n in counts.items()))
+            told = (f"{counts[status]} {status}" for status in ("made", "kept", "failed"))
+            print(f"{args.out}:", ", ".join(told))
     return 1 if counts["failed"] else 0
 
 
@@ -98,18 +93,6 @@ def _print_plan(plan: Callable[[int, int], object], photos: Sequence[Path]) -> N
     """What the largest photo takes of memory, to stderr: stdout has results alone."""
     from ..photos.photo import photo_size
 
-    sizes = [size for photo in photos if (size := photo_size(photo))]
-    found = plan(*max(sizes, key=math.prod)) if sizes else None
-    if found:
+    size = max(filter(None, map(photo_size, photos)), key=math.prod, default=None)
+    if size and (found := plan(*size)):
         print(f"estimate: largest photo, {found}", file=sys.stderr)
-
-
-def _check_out(out: Path) -> None:
-    """Raises ValueError for a file's name where a folder is meant."""
-    from ..photos.pictures import LOSSLESS, LOSSY
-
-    if out.suffix.lower() in (*LOSSLESS, *LOSSY):
-        raise ValueError(
-            f"--out {out} reads like a file; --out takes a folder. Photos become .png there, because JPEG "
-            "discards the fine detail that a perturbation is made of; protect's --jpeg writes it all the same"
-        )

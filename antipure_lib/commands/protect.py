@@ -1,18 +1,15 @@
 """What `protect` does to one photo, and the settings that the result depends on."""
 
 import argparse
-from inspect import signature
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ..core.images import quantise_within
 from ..core.pgd import fast
 from ..photos.photo import Photo
 from ..protections.registry import PROTECTIONS, protect_steps, protection_plan
 from ..purifiers.filters import kept_by_jpeg
-from ..runtime.digests import defaults
 from ..runtime.memory import MemoryPlan
 from .one_photo import PhotoWork
 
@@ -20,18 +17,14 @@ from .one_photo import PhotoWork
 class Protector(PhotoWork):
     """Protects photos, one per call."""
 
-    def __init__(self, args: argparse.Namespace, device: str | None = None, silent: bool | None = None):
+    def __init__(self, args: argparse.Namespace, device: str, silent: bool | None):
         _check_method(args.method, args.fast)
         method = PROTECTIONS[args.method]
-        super().__init__(args, method.needs, device, silent)
+        super().__init__(args, method.needs, (method.steps, *method.also), device, silent)
         self.eta = args.eta / 255
         plain = {"eta": self.eta, "steps": args.steps or 100}
         self.chosen = (fast(self.eta, args.steps or 10) if args.fast else plain) | {"seed": args.seed}
-        # Where another version has other defaults, its photos are made again.
-        changing = defaults(method.steps, *method.also)
-        self.settings |= self.chosen | dict(method=args.method, jpeg=args.jpeg, defaults=changing)
-        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
-        self.batch = {"batch": "auto"} if "batch" in signature(method.steps).parameters else {}
+        self.settings |= self.chosen | dict(method=args.method, jpeg=args.jpeg)
 
     def memory(self, height: int, width: int) -> MemoryPlan | None:
         """What a photo of at least a tile takes."""
@@ -54,9 +47,7 @@ class Protector(PhotoWork):
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Protect an image of at least a tile."""
         states = protect_steps(self.args.method, x, **self.models, **self.chosen, **self.batch)
-        total = self.chosen["steps"]
-        for state in tqdm(states, total=total, unit="step", leave=False, disable=self.silent):
-            x_adv = state.x_adv
+        x_adv = self.last(states, "step", self.chosen["steps"]).x_adv
         return quantise_within(x_adv.to(x).view_as(x), x, self.eta)
 
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
@@ -71,9 +62,8 @@ class Protector(PhotoWork):
 def _check_method(name: str, fast: bool) -> None:
     any_size = ", ".join(methods()[0])
     if name not in PROTECTIONS:
-        raise ValueError(
-            f"--method: unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}"
-        )
+        known = ", ".join(PROTECTIONS)
+        raise ValueError(f"--method: unknown protection '{name}'; the known ones are {known}")
     if name == "none":
         raise ValueError("--method none would only copy the photos; name a protection")
     if "set_a" in PROTECTIONS[name].needs:

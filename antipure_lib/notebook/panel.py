@@ -95,9 +95,8 @@ def _errors_in(status) -> Iterator[None]:
 def _uploaded(files: dict | tuple, size: int) -> torch.Tensor:
     """The newest file as an image; ipywidgets 7 keeps a dict by name, ipywidgets 8 a tuple of dicts."""
     if isinstance(files, dict):
-        name, content = [(name, file["content"]) for name, file in files.items()][-1]
-    else:
-        name, content = files[-1]["name"], files[-1]["content"]
+        files = [{"name": name} | file for name, file in files.items()]
+    name, content = files[-1]["name"], files[-1]["content"]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "photo"  # its own name may be too long for a file, or lead elsewhere
         path.write_bytes(content)

@@ -105,13 +105,12 @@ def to_png(figure) -> bytes:
 
 def scrub(frames: Mapping[object, bytes], name: str):
     """A slider over ready pictures. frames: slider label → bytes from `to_png`. Returns the widget."""
-    from ipywidgets import Image, Layout, SelectionSlider, VBox
+    from ipywidgets import Image, SelectionSlider, VBox
 
-    look = {"continuous_update": False, "layout": Layout(width="26em")}
+    look = {"continuous_update": False, "layout": {"width": "26em"}}
     slider = SelectionSlider(options=list(frames), description=name, **look)
-    picture = Image(value=frames[slider.value], format="png")
-    # Without this the page would stretch the picture to its own width.
-    picture.layout = Layout(align_self="flex-start", object_fit="none")
+    own_width = {"align_self": "flex-start", "object_fit": "none"}  # by default the page's
+    picture = Image(value=frames[slider.value], format="png", layout=own_width)
     slider.observe(lambda change: setattr(picture, "value", frames[change.new]), "value")
     return VBox([slider, picture])
 

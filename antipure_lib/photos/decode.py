@@ -1,6 +1,6 @@
 """A picture file's pixels: upright, sRGB, 8-bit RGB, with transparency and description kept apart.
 
-Everything here is a PIL image. `images.load_image` and `photos.read_photo` both read through `decode`.
+Everything here is a PIL image. `pictures.load_image` and `photo.read_photo` both read through `decode`.
 """
 
 import io
@@ -63,38 +63,26 @@ def decode(path: str | os.PathLike) -> Decoded:
     """Read a picture file: EXIF rotation applied, colours in sRGB, 8 bits, an animation's first frame.
 
     A colour profile or an EXIF block that is damaged is ignored, with a note.
-    Raises FileNotFoundError for a missing file, PermissionError for one that mayn't be read, ValueError for
-    one that isn't a readable image, or for no path at all; all name it and the remedy.
+    Errors as `check_file`; ValueError for a file that isn't a readable image.
     """
-    path = check_path(path)
-    check_file(path)
+    path = check_file(path)
     try:
         with warnings.catch_warnings(record=True) as warned:  # of size and of EXIF entries
             warnings.simplefilter("always")
             with open_picture(path) as file:
                 file.load()
                 image, exif, notes = _upright(file)
-                notes += _left_out(file)
+                # An MPO's other pictures are the same one for a 3D screen, or a preview.
+                if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
+                    notes.append(f"the first of its {file.n_frames} pictures")
                 if image.mode.startswith("I"):
                     image, note = _eight_bits(image, getattr(file, "tag_v2", {}))
                     notes.append(note)
                 rgb, alpha, note = _to_srgb(image)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"{path} isn't an image of a kind that is read here, or only the beginning of one; "
-            "copy it again or convert it to PNG or JPEG"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path} can't be read as an image: it claims more pixels than Pillow's limit of "
-            f"{2 * Image.MAX_IMAGE_PIXELS}; make it smaller first"
-        ) from error
-    except NoRange as error:
-        raise ValueError(f"{path} can't be read as an image: {error}; convert it to 8 bits") from error
     except MemoryError:
         raise
     except Exception as error:  # on damaged files decoders raise nearly anything
-        raise ValueError(f"{path} can't be read as an image ({error}); is it complete and intact?") from error
+        raise ValueError(f"{path} {_problem(error)}") from error
     told = [str(warning.message) for warning in warned if "TiffImagePlugin" in warning.filename]
     if any("too many entries" not in words for words in told):  # Pillow warns of those as well
         notes.append("its EXIF block is damaged in part")
@@ -104,14 +92,32 @@ def decode(path: str | os.PathLike) -> Decoded:
     return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))), grey)
 
 
+def _problem(error: Exception) -> str:
+    """What is wrong with a file that can't be read, and the remedy."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        problem = "isn't an image of a kind that is read here, or only the beginning of one"
+        return f"{problem}; copy it again or convert it to PNG or JPEG"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = f"Pillow's limit of {2 * Image.MAX_IMAGE_PIXELS}"
+        return f"can't be read as an image: it claims more pixels than {limit}; make it smaller first"
+    if isinstance(error, NoRange):
+        return f"can't be read as an image: {error}; convert it to 8 bits"
+    return f"can't be read as an image ({error}); is it complete and intact?"
+
+
 def open_picture(path: str | os.PathLike) -> Image.Image:
     """Pillow's `Image.open` for FORMATS alone, as far as this Pillow has them."""
     Image.init()
     return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
-def check_file(path: Path) -> None:
-    """Raises FileNotFoundError, PermissionError or ValueError for what can't be a picture file."""
+def check_file(path: str | os.PathLike) -> Path:
+    """The path of what may be a picture file.
+
+    Raises FileNotFoundError for a missing file, PermissionError for one that mayn't be read. ValueError: it
+    is no path at all, or of nothing that can be a picture.
+    """
+    path = check_path(path)
     if not path.exists():
         if path.is_symlink():
             raise FileNotFoundError(f"{path} is a link to a file that isn't there; name the file itself")
@@ -124,13 +130,7 @@ def check_file(path: Path) -> None:
         raise PermissionError(f"{path} mayn't be read; change its permissions")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); copy or download it again")
-
-
-def _left_out(file: Image.Image) -> list[str]:
-    # An MPO's other pictures are the same one for a 3D screen, or a preview.
-    if file.format == "MPO" or getattr(file, "n_frames", 1) == 1:
-        return []
-    return [f"the first of its {file.n_frames} pictures"]
+    return path
 
 
 def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str | None]]:
@@ -212,7 +212,7 @@ def writable(block: bytes) -> Image.Exif:
 def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, str | None]:
     """Grey levels of up to 16 bits as 8, and a note where they use little of their range.
 
-    tags: a TIFF's. Pillow passes over its BitsPerSample (of 12) and over levels of which 0 is white.
+    tags: a TIFF's. Pillow passes over its BitsPerSample (of 12), and over levels where 0 is white.
     """
     base = ExifTags.Base
     levels = np.asarray(image).astype(np.int32)
@@ -220,7 +220,7 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Imag
     if kind != 1 or bits > 16 or levels.min() < 0 or levels.max() > 65535:
         raise NoRange("signed or 32-bit pixels have no agreed range")
     top, used, negative = 2**bits - 1, levels.max(), tags.get(base.PhotometricInterpretation) == 0
-    transparent = image.info.get("transparency")  # one of the levels, no longer told from its like in 8 bits
+    transparent = image.info.get("transparency")  # one of the levels; in 8 bits others equal it
     alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
     grey = ((top - levels if negative else levels) * (255 / top)).round().astype(np.uint8)
     small = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
@@ -232,11 +232,9 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Imag
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str | None]:
     """(RGB, alpha or None, note or None)."""
     profile = image.info.get("icc_profile")
-    alpha = None
     if image.mode == "F":
         raise NoRange("floating-point pixels have no agreed range")
-    if image.has_transparency_data:
-        alpha = image.convert("RGBA").getchannel("A")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if image.mode in ("LA", "La", "1"):
         image = image.convert("L")
     elif image.mode not in ("L", "CMYK", "LAB"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..runtime import memory
 from .decode import check_file
 from .photo import Photo, photo_size, read_photo
-from .pictures import atomic, temporary_prefix
+from .pictures import LOSSLESS, LOSSY, atomic, short_name, temporary_prefix
 
 MANIFEST = ".manifest"
 
@@ -35,10 +35,7 @@ class Job(NamedTuple):
     @property
     def record(self) -> Path:
         """The JSON file with what `output` was made from."""
-        name = f"{self.output.name}.json"
-        if len(os.fsencode(name)) > 255:  # what file systems take
-            name = f"{hashlib.sha256(os.fsencode(name)).hexdigest()}.json"
-        return self.output.parent / MANIFEST / name
+        return self.output.parent / MANIFEST / f"{short_name(self.output.name)}.json"
 
 
 class Outcome(NamedTuple):
@@ -54,13 +51,17 @@ def plan_jobs(
 ) -> list[Job]:
     """A result's name for every photo, the same whichever of them are already finished.
 
-    A result is called as its photo. If that name is taken, it gets -2, -3, … A name is taken by another
-    photo of this run, by a file that this command didn't make from this photo, or by a result that was
-    edited since. A photo named twice is done once. `out` among several photos, as a pattern finds it, is
-    passed over.
-    Raises ValueError where a result would be one of the photos, and where `out` isn't a folder.
+    A result has its photo's name, or with -2, -3, … at its end if that is taken. Names are taken by other
+    photos of this run, by edited results, and by files that this command didn't make from this photo.
+    A photo named twice is done once. `out` among several photos, as a pattern finds it, is passed over.
+    Raises ValueError where a result would be one of the photos, and where `out` isn't a folder's name.
     """
     out = Path(out)
+    if out.suffix.lower() in LOSSLESS | LOSSY:
+        raise ValueError(
+            f"--out {out} reads like a file; --out takes a folder. Photos become .png there, because JPEG "
+            "discards the fine detail that a perturbation is made of; protect's --jpeg writes it all the same"
+        )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a folder")
     photos = list({os.path.abspath(photo): Path(photo) for photo in photos}.values())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from ..core.images import check_image, from_pil, to_pil
+from ..core.images import from_pil, to_pil
 from .decode import check_file, decode, open_picture
 from .pictures import write_picture
 
@@ -46,8 +46,7 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size: whoever reads the photo says so
-            check_file(Path(path))  # opening a pipe would wait for ever
-            with open_picture(path) as file:
+            with open_picture(check_file(path)) as file:  # a pipe would be waited for
                 return file.height, file.width
     except Exception:  # on damaged files decoders raise nearly anything
         return None
@@ -63,10 +62,9 @@ def save_photo(
     result of a grey photo without transparency is written with one channel (mode L).
     Raises ValueError as `save_image` does, for another size, and for a JPEG or BMP of a transparent photo.
     """
-    check_image(x)
+    image = to_pil(x)
     if x.shape != photo.x.shape:
         raise ValueError(f"x must have the photo's shape {tuple(photo.x.shape)}, got {tuple(x.shape)}")
-    image = to_pil(x)
     if photo.alpha is not None:
         if Path(path).suffix.lower() in (".jpg", ".jpeg", ".bmp"):
             raise ValueError(f"{path}: this format can't hold the photo's transparency; save it as .png")

@@ -24,15 +24,15 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
 
     size: None keeps the file's own; an int gives a square of that side; (H, W) that size. The photo is cut
     to the aspect around its centre and resampled (Lanczos, antialiased), never stretched.
-    Applies the EXIF rotation; converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
-    sRGB; lays transparent images on white; takes the first frame of an animation.
+    Applies the EXIF rotation. Converts palette, grey, 16-bit and CMYK to RGB, and colours of a profile to
+    sRGB. Lays transparent images on white; takes the first frame of an animation.
     Warns of what is wrong with the file and is passed over. Errors: see `decode`; ValueError for a size that
     isn't one or two whole numbers of at least 1.
     """
     if size is not None:
         height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
-        check_counts(size=height)
-        check_counts(size=width)
+        for side in (height, width):
+            check_counts(size=side)
     found = decode(path)
     for note in found.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -45,12 +45,11 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
 
 
 def save_image(x: torch.Tensor, path: str | os.PathLike, lossy: bool = False) -> Path:
-    """Write one image as an 8-bit file, whole or not at all, and return its path.
+    """Write one image as an 8-bit file without metadata, whole or not at all, and return its path.
 
-    x: 3×H×W in [0, 1]. path: .png, .bmp, .tif, .tiff or .webp (lossless).
-    .jpg only with lossy=True (quality 95): JPEG discards the detail that a perturbation is made of.
+    x: 3×H×W in [0, 1]. path: .png, .bmp, .tif, .tiff or .webp (lossless); its folder is made if need be.
+    JPEG only with lossy=True (quality 95): it discards the detail that a perturbation is made of.
     Raises ValueError for a batch, for bad values, and for an unknown or lossy format.
-    Makes the folder if need be. Writes no metadata.
     """
     if check_image(x).shape[0] != 1:
         raise ValueError(f"save_image writes one image, x holds {x.shape[0]}; save x[0], x[1], … one by one")
@@ -96,5 +95,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 def temporary_prefix(path: Path) -> str:
     """How the names begin that `atomic` gives this path's unfinished files; they end in ".tmp"."""
-    short = len(os.fsencode(path.name)) <= 235  # file systems take 255 bytes
-    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}."
+    return f".{short_name(path.name)}."
+
+
+def short_name(name: str) -> str:
+    """The name if file systems take it with 20 bytes more, otherwise its hash."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= 235 else hashlib.sha256(raw).hexdigest()  # of 255 bytes

@@ -7,6 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ..core.images import check_image, from_pil, to_pil
+from ..runtime.checks import check_positive
 
 
 def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
@@ -22,8 +23,7 @@ def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
 def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
     """JPEG and back, the colours at half the resolution (4:2:0). quality: 1 … 95."""
     images = check_image(x)
-    if not 1 <= quality <= 95:
-        raise ValueError(f"quality must be 1 … 95, got {quality}")
+    check_quality(quality)
     out = []
     for image in images:
         file = io.BytesIO()
@@ -32,12 +32,19 @@ def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
     return torch.stack(out).to(x).view_as(x)
 
 
+def check_quality(quality: int) -> None:
+    """Raises ValueError for a quality outside 1 … 95."""
+    if not 1 <= quality <= 95:
+        raise ValueError(f"quality must be 1 … 95, got {quality}")
+
+
 def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
     """Gaussian blur with mirrored borders. sigma: in pixels; the kernel ends at 4·sigma, within the image."""
     images = check_image(x)
+    check_positive(sigma=sigma)
     radius = int(4 * sigma + 0.5)
-    if sigma <= 0 or radius >= min(images.shape[-2:]):
-        raise ValueError(f"sigma must be positive and 4·sigma smaller than the image, got {sigma}")
+    if radius >= min(images.shape[-2:]):
+        raise ValueError(f"sigma must be so small that 4·sigma is less than the image's side, got {sigma}")
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     kernel = (-0.5 * (offsets / sigma).square()).exp()
     kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
@@ -49,10 +56,15 @@ def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
 def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
     """Shrink by `factor` (0 < factor ≤ 1) and enlarge to the old size; bicubic, antialiased."""
     images = check_image(x)
-    if not 0 < factor <= 1:
-        raise ValueError(f"factor must be in (0, 1], got {factor}")
+    check_factor(factor)
     size = images.shape[-2:]
     small = [max(1, round(side * factor)) for side in size]
     for target in (small, size):
         images = F.interpolate(images, target, mode="bicubic", antialias=True).clamp(0, 1)
     return images.view_as(x)
+
+
+def check_factor(factor: float) -> None:
+    """Raises ValueError for a factor outside (0, 1]."""
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor must be in (0, 1], got {factor}")

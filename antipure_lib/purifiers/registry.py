@@ -24,9 +24,10 @@ from typing import NamedTuple
 import torch
 
 from ..core.images import as_file, check_image, quantise
+from ..runtime.checks import check_counts, check_positive
 from ..runtime.pipelines import DDPMPipeline
 from .diffpure import PurifyState, diffpure
-from .filters import gaussian_blur, jpeg, resize_and_back
+from .filters import check_factor, check_quality, gaussian_blur, jpeg, resize_and_back
 from .freqpure import freqpure, freqpure_steps
 from .gridpure import gridpure, gridpure_steps
 from .waifu2x import waifu2x
@@ -37,6 +38,7 @@ class Purifier(NamedTuple):
 
     run: Callable[..., torch.Tensor]  # run(x, …), or run(ddpm, x, seed=…, batch=…, …) with a diffusion model
     numbers: tuple[str, ...] = ()  # arguments that may follow the name; annotated int or float
+    check: Callable[..., None] = check_positive  # refuses bad numbers; called with those of the name
     also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
     along: Callable[..., Iterator[PurifyState]] | None = None  # same arguments, yields after each iteration
     quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
@@ -54,14 +56,20 @@ def none(x: torch.Tensor) -> torch.Tensor:
 
 PURIFIERS: dict[str, Purifier] = {
     "none": Purifier(none),
-    "jpeg": Purifier(jpeg, ("quality",)),
+    "jpeg": Purifier(jpeg, ("quality",), check_quality),
     "blur": Purifier(gaussian_blur, ("sigma",)),
-    "resize": Purifier(resize_and_back, ("factor",)),
-    "diffpure": Purifier(diffpure, ("t",), quick={"t": 2}),
+    "resize": Purifier(resize_and_back, ("factor",), check_factor),
+    "diffpure": Purifier(diffpure, ("t",), check_counts, quick={"t": 2}),
     "gridpure": Purifier(
-        gridpure, ("rounds", "iterations"), along=gridpure_steps, quick={"t": 2, "iterations": 2}
+        gridpure,
+        ("rounds", "iterations"),
+        check_counts,
+        along=gridpure_steps,
+        quick={"t": 2, "iterations": 2},
     ),
-    "freqpure": Purifier(freqpure, ("rounds", "t"), also=(freqpure_steps,), quick={"t": 2, "rounds": 1}),
+    "freqpure": Purifier(
+        freqpure, ("rounds", "t"), check_counts, also=(freqpure_steps,), quick={"t": 2, "rounds": 1}
+    ),
     "waifu2x": Purifier(waifu2x),
 }
 
@@ -95,7 +103,7 @@ def purify(
 def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
     """A purifier's name and its numbers: "gridpure2x20" → ("gridpure", {"rounds": 2, "iterations": 20}).
 
-    Raises ValueError for a name that isn't in `PURIFIERS`, and for too many or malformed numbers.
+    Raises ValueError for a name that isn't in `PURIFIERS`, and for numbers that its purifier doesn't take.
     """
     longest_first = "|".join(re.escape(known) for known in sorted(PURIFIERS, key=len, reverse=True))
     match = re.fullmatch(rf"({longest_first})([\d.]+(?:x[\d.]+)*)?", name)
@@ -114,4 +122,9 @@ def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
         except ValueError as error:
             kinds = {int: "a whole number", float: "a number"}
             raise ValueError(f"purifier '{name}': {key} must be {kinds[to]}, got {number}") from error
+    try:
+        if found:
+            purifier.check(**found)
+    except ValueError as error:
+        raise ValueError(f"purifier '{name}': {error}") from error
     return kind, found

@@ -11,12 +11,11 @@ from antipure_lib.benchmark.intervals import bootstrap_interval, holm, paired_te
 
 
 def test_interval_of_a_large_sample_is_the_normal_one():
-    values = np.random.default_rng(0).normal(3, 2, size=2000)
+    values = np.random.default_rng(0).normal(3, 2, size=500)
     found = bootstrap_interval(values)
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert found[1:3] == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
 def test_interval_leaves_nan_out_and_says_when_it_knows_nothing():
@@ -42,9 +41,9 @@ def test_paired_test_uses_the_people_that_both_know():
     assert np.isnan(paired_test(a, {"p1": 0.0}))
 
 
-@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.999))
-def test_holm_rejects_what_its_step_down_rule_rejects(p_values, alpha):
-    rejected, m = set(), len(p_values)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.999))
+def test_holm_rejects_what_its_step_down_rule_rejects(values, alpha):
+    p_values, rejected, m = dict(enumerate(values)), set(), len(values)
     for k, (p, name) in enumerate(sorted((p, name) for name, p in p_values.items())):
         if p * (m - k) > alpha:
             break
@@ -54,5 +53,4 @@ def test_holm_rejects_what_its_step_down_rule_rejects(p_values, alpha):
 
 def test_holm_lets_unknown_values_be():
     adjusted = holm({"a": 0.01, "b": np.nan, "c": 0.04})
-    assert adjusted["a"] == pytest.approx(0.02) and adjusted["c"] == pytest.approx(0.04)
-    assert np.isnan(adjusted["b"])
+    assert adjusted == pytest.approx({"a": 0.02, "b": np.nan, "c": 0.04}, nan_ok=True)

@@ -115,6 +115,14 @@ def test_another_kind_of_file_is_no_file_of_lines(content, tmp_path):
         read(path, "run")
 
 
+def test_halving_follows_the_checkpoints_of_apgd():
+    # Croce & Hein's checkpoints for 100 iterations, as their formula gives them.
+    checkpoints = [22, 41, 57, 70, 80, 87, 93, 99]
+    expected = [0.5 / 2 ** sum(w <= step for w in checkpoints) for step in range(100)]
+    assert equal_effect.halving(0.25, 100) == pytest.approx(expected)
+    assert equal_effect.halving(0.25, 1) == [0.5]
+
+
 def test_coverage_counts_cells_and_whole_people():
     main = study.cells_of("main", PEOPLE)
     assert [line["finished"] for line in study.coverage([], PEOPLE)] == [0] * len(study.PARTS)

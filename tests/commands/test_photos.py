@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from tiny import tiny_stable_diffusion
 
-from antipure_lib.core.antipure import antipure
+from antipure_lib.commands import protect
 from antipure_lib.core.pgd import fast
 from antipure_lib.core.tiles import tile_count
 from antipure_lib.photos.pictures import load_image, save_image
-from antipure_lib.protections.registry import PROTECTIONS, Protection, protect, protection_plan
+from antipure_lib.protections import registry
+from antipure_lib.protections.registry import PROTECTIONS, Protection, protection_plan
 from antipure_lib.purifiers.registry import PURIFIERS, Purifier, purify
 from antipure_lib.runtime.memory import memory_plan
 
@@ -26,18 +27,24 @@ def test_protecting_equals_the_library_and_keeps_the_budget(run, photos, files, 
     status, out, err = run("protect", "me.png", "--steps", 3, "--eta", 5, "--seed", 2)
     assert (status, err) == (0, [])
     assert out == ["me.png → out/me.png", "out: 1 made, 0 kept, 0 failed"]
-    expected = protect("antipure", x, ddpm=make_ddpm(), eta=5 / 255, steps=3, seed=2)
+    expected = registry.protect("antipure", x, ddpm=make_ddpm(), eta=5 / 255, steps=3, seed=2)
     assert torch.equal(load_image("out/me.png"), expected)
     assert 0 < (load_image("out/me.png") - x).abs().max() <= 5 / 255 + 1e-6
     assert set(files()) == {"me.png", ".manifest/me.png.json"}
 
 
-def test_fast_takes_ten_long_steps_or_as_many_as_steps_says(run, photos, make_ddpm):
-    (x,) = photos("me.png")
+def test_fast_takes_ten_long_steps_or_as_many_as_steps_says(run, photos, monkeypatch):
+    seen, plain = [], protect.protect_steps
+
+    def noted(*args, **options):
+        seen.append(options)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(protect, "protect_steps", noted)
+    photos("me.png")
     for words, steps in (([], 10), (["--steps", 3], 3)):
         _, out, _ = run("protect", "me.png", "--fast", *words)
-        expected = antipure(make_ddpm(), x, **fast(8 / 255, steps))
-        assert torch.equal(load_image("out/me.png"), expected)
+        assert fast(8 / 255, steps).items() <= seen.pop().items()
     assert out[0].endswith("made again: other settings (steps)")
     _, out, _ = run("protect", "me.png", "--steps", 3)
     assert out[0].endswith("made again: other settings (momentum, step_size)")
@@ -51,11 +58,11 @@ def test_purifying_equals_the_library(run, photos, make_ddpm, name):
 
 
 def test_small_photos_keep_their_size(run, pictures):
-    for height, width in ((1, 1), (3, 40), (40, 3), (15, 16)):
+    for height, width in ((1, 1), (3, 20), (20, 3), (15, 16)):
         save_image(pictures(1, height, width)[0], f"{height}x{width}.png")
     names = sorted(Path().glob("*.png"))
     assert run("protect", *names, "--steps", 1)[0] == 0
-    assert run("purify", *names, "--purifier", "gridpure1", out="pure")[0] == 0
+    assert run("purify", *names, "--purifier", "diffpure1", out="pure")[0] == 0
     for name in names:
         x, x_adv = load_image(name), load_image("out" / name)
         assert x_adv.shape == x.shape == load_image("pure" / name).shape
@@ -66,9 +73,8 @@ def test_latent_methods_take_photos_of_the_models_size_alone(run, photos, tmp_pa
     tiny_stable_diffusion().save_pretrained("sd")
     photos("fits.png")
     photos("large.png", h=20)
-    status, out, err = run(
-        "protect", "large.png", "fits.png", "--method", "advdm", "--pipe", "sd", "--steps", 1
-    )
+    words = ("--method", "advdm", "--pipe", "sd", "--steps", 1)
+    status, out, err = run("protect", "large.png", "fits.png", *words)
     assert status == 1 and out[0] == "fits.png → out/fits.png"
     (line,) = err
     assert "large.png: advdm takes only the latent model's size, 16×16" in line and "antipure" in line
@@ -85,11 +91,11 @@ GREY = {
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("8 bits", ("protect", "--steps", 2)),
+        ("8 bits", ("protect", "--steps", 1)),
         ("16 bits", ("protect", *RANDOM)),
         ("transparent", ("protect", *RANDOM, "--seed", 1)),
-        ("transparent", ("purify", "--purifier", "gridpure1")),
-        ("palette", ("purify", "--purifier", "diffpure9")),
+        ("transparent", ("purify", "--purifier", "diffpure9")),
+        ("palette", ("purify", "--purifier", "jpeg75")),
     ],
 )
 def test_a_grey_photo_stays_grey_and_that_is_said(run, pictures, kind, words):
@@ -99,9 +105,8 @@ def test_a_grey_photo_stays_grey_and_that_is_said(run, pictures, kind, words):
     assert status == 0 and "; grey, as the photo is" in out[0]
     pixels = np.asarray(Image.open("out/a.png").convert("RGB")).astype(int)
     assert np.ptp(pixels, axis=2).max() == 0
-    change = np.abs(
-        pixels[..., 0] - np.asarray(Image.open("a.png").convert("L") if kind == "palette" else grey)
-    )
+    stored = Image.open("a.png").convert("L") if kind == "palette" else grey
+    change = np.abs(pixels[..., 0] - np.asarray(stored))
     assert change.max() > 0 and (words[0] == "purify" or change.max() <= 8)
     assert Image.open("out/a.png").mode == ("RGBA" if kind == "transparent" else "L")
 
@@ -116,7 +121,7 @@ def test_a_photo_with_colour_keeps_it(run, photos):
 def test_transparency_that_jpeg_cannot_hold_is_told_before_the_work(run, monkeypatch):
     Image.new("RGBA", (16, 16), (10, 200, 30, 77)).save("glass.png")
     begun = lambda *words, **options: pytest.fail("it began")  # noqa: E731
-    monkeypatch.setattr("antipure_lib.commands.protect.protect_steps", begun)
+    monkeypatch.setattr(protect, "protect_steps", begun)
     status, _, err = run("protect", "glass.png", "--jpeg", "--method", "random")
     assert status == 1
     assert err == ["error: glass.png: JPEG can't hold the photo's transparency; leave --jpeg out"]
@@ -166,9 +171,7 @@ def test_memory_of_the_largest_photo_is_told_once(run, photos, make_ddpm):
     photos("large.png", h=40, w=24)
     plans = {
         ("protect", "--steps", 1): protection_plan("antipure", make_ddpm(), (1, 40, 24)),
-        ("purify", "--purifier", "gridpure1"): memory_plan(
-            make_ddpm(), tile_count(40, 24, 16), gradients=False
-        ),
+        ("purify", "--purifier", "diffpure1"): memory_plan(make_ddpm(), tile_count(40, 24, 16), False),
         ("protect", *RANDOM): None,
         ("purify", "--purifier", "jpeg75"): None,
     }
@@ -182,12 +185,10 @@ def test_photos_that_need_more_memory_than_there_is_are_refused(run, photos, mon
     photos("small.png")
     photos("large.png", h=64, w=80)
     monkeypatch.setattr("antipure_lib.runtime.memory.free_memory", lambda device: 1_500_000)
-    for command, *words in (("protect", "--steps", 1), ("purify", "--purifier", "gridpure1")):
+    for command, *words in (("protect", "--steps", 1), ("purify", "--purifier", "diffpure1")):
         status, out, (line,) = run(command, "large.png", "small.png", *words, out=command)
         assert status == 1 and out[-1] == f"{command}: 1 made, 0 kept, 1 failed"
-        assert re.search(
-            r"large.png: 80×64 pixels need about \d[.]\d GB .* 0.0 GB are free; make .*smaller", line
-        )
+        assert re.search(r"large.png: 80×64 pixels need about \d[.]\d GB .* 0.0 GB are free; make", line)
         assert "all that is free" in run.estimates[0]
 
 
@@ -211,9 +212,12 @@ def with_model_steps(ddpm, x, eta=16 / 255, steps=100, seed=0):
 
 
 def posterise(x, levels: int = 4):
+    return (x * levels).round() / levels
+
+
+def check_levels(levels):
     if levels > 64:
         raise ValueError(f"levels must be 1 … 64, got {levels}")
-    return (x * levels).round() / levels
 
 
 def lighter(ddpm, x, by: float = 0.1, seed: int = 0):
@@ -225,7 +229,7 @@ def test_a_method_that_is_registered_works_without_another_edit(run, photos, mon
     (x,) = photos("a.png", h=20)
     monkeypatch.setitem(PROTECTIONS, "darker", Protection(darker_steps))
     monkeypatch.setitem(PROTECTIONS, "modelled", Protection(with_model_steps, images=lambda ddpm, size: 3))
-    monkeypatch.setitem(PURIFIERS, "posterise", Purifier(posterise, numbers=("levels",)))
+    monkeypatch.setitem(PURIFIERS, "posterise", Purifier(posterise, ("levels",), check_levels))
     monkeypatch.setitem(PURIFIERS, "lighter", Purifier(lighter, numbers=("by",)))
     for command, names in (("protect", "darker, modelled"), ("purify", "posterise (levels), lighter (by)")):
         assert names in " ".join(" ".join(run(command, "--help", out=None)[1]).split())
@@ -236,10 +240,7 @@ def test_a_method_that_is_registered_works_without_another_edit(run, photos, mon
     for name, expected in (("posterise2", posterise(x, 2)), ("lighter0.2", (x + 0.2).clamp(max=1))):
         assert run("purify", "a.png", "--purifier", name, out=name)[0] == 0
         assert (load_image(f"{name}/a.png") - expected).abs().max() <= 0.51 / 255
-    assert (
-        "--purifier posterise99: levels must be 1 … 64"
-        in run("purify", "a.png", "--purifier", "posterise99")[2][0]
-    )
+    assert "'posterise99': levels must be" in run("purify", "a.png", "--purifier", "posterise99")[2][0]
     monkeypatch.setitem(PURIFIERS, "posterise", Purifier(partial(posterise, levels=5), ("levels",)))
     assert "(defaults)" in run("purify", "a.png", "--purifier", "posterise2", out="posterise2")[1][0]
     monkeypatch.setitem(PROTECTIONS, "darker", Protection(darker_steps, also=(posterise,)))

@@ -39,9 +39,11 @@ def tiny_vocabulary(words: list[str] = WORDS) -> tuple[dict[str, int], list[tupl
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}, merges
 
 
-def tiny_stable_diffusion(seed: int = 0, prediction_type: str = "epsilon") -> StableDiffusionPipeline:
-    """16×16 px images, latents 4×8×8, under 100,000 parameters; the same seed gives the same weights."""
-    tokenizer = tiny_tokenizer()
+def tiny_stable_diffusion(
+    seed: int = 0, prediction_type: str = "epsilon", side: int = 16, words: list[str] = WORDS
+) -> StableDiffusionPipeline:
+    """Images of side×side px, latents half as large, under 100,000 parameters; equal seeds, equal weights."""
+    tokenizer = tiny_tokenizer(words)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         vae = AutoencoderKL(
@@ -50,11 +52,11 @@ def tiny_stable_diffusion(seed: int = 0, prediction_type: str = "epsilon") -> St
             up_block_types=("UpDecoderBlock2D",) * 2,
             latent_channels=4,
             norm_num_groups=4,
-            sample_size=16,
+            sample_size=side,
             scaling_factor=0.5,
         )
         unet = UNet2DConditionModel(
-            sample_size=8,
+            sample_size=side // 2,
             in_channels=4,
             out_channels=4,
             block_out_channels=(8, 16),

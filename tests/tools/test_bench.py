@@ -107,7 +107,7 @@ def test_the_256_px_model_has_the_shape_of_guided_diffusion():
 
 
 def test_everything_is_measured_and_written(tiny_ddpm, pictures, monkeypatch, tmp_path, capsys):
-    tiny, started = bench.Setting("tiny", tiny_ddpm, pictures(1, 24, 24), 2), []
+    tiny, started = bench.Setting("tiny", tiny_ddpm, pictures(1), 2), []
 
     def answer(command, **_):
         compile(command[2], "<start>", "exec")

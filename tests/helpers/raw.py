@@ -1,11 +1,27 @@
-"""TIFF files and EXIF blocks made by hand, since Pillow writes only what it reads well."""
+"""Noise, and TIFF and PNG files and EXIF blocks made by hand: Pillow writes only what it reads well."""
 
 import struct
+import zlib
 
 import numpy as np
+from PIL import Image
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 9: 4, 10: 8}  # bytes of TIFF's types
 Entries = list[tuple[int, int, bytes]]  # (tag, type, value as it is stored)
+
+
+def noise(height=24, width=32, low=0, high=256, seed=0) -> Image.Image:
+    """A picture of random colours, the levels from low to below high."""
+    pixels = np.random.default_rng(seed).integers(low, high, (height, width, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of these chunks, (kind, data), and its end."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*chunks, (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content
 
 
 def directory(entries: Entries, order: str = "<", at: int = 8) -> bytes:
