@@ -1,11 +1,15 @@
-"""Which parts of the workflow attack matter; data/results/workflow.jsonl, on people whom no table reports.
+"""The workflow attack on people whom no table reports: which parts of it matter, and what is learned.
 
-    python -m tools.study.workflow run      # resumable; about two minutes of a core per row
+    python -m tools.study.workflow run      # data/results/workflow.jsonl; two core minutes per row
     python -m tools.study.workflow table    # means over the people, the strongest first
+    python -m tools.study.workflow learn    # data/results/workflow_learned.jsonl; ten core minutes per row
+    python -m tools.study.workflow learned  # pass rates by protection and purifier
 
-Each row protects one photo of a tuning person, purifies it with GrIDPure, and measures what the purified
-photo still shows a latent model (`latent_after`) and dlib (`identity_after`) next to the purified clean
-photo. All variants differ from BASE in the one thing that their name says.
+`run` and `learn` are resumable. `run` protects one photo of a tuning person and purifies it with GrIDPure. It
+measures how far the result is from the purified clean photo: to a latent model (`latent_after`) and to dlib
+(`identity_after`). All variants differ from BASE in the one thing that their name says. `learn` protects a
+person's four photos, purifies them, trains a LoRA and counts the generated images that dlib accepts as the
+person.
 """
 
 import json
@@ -13,12 +17,22 @@ import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 from torch.nn import functional as F
 
-from antipure_lib import Judge, gaussian_blur, gridpure, load_ddpm, load_stable_diffusion, pgd, protect
+from antipure_lib import (
+    Judge,
+    gaussian_blur,
+    gridpure,
+    load_ddpm,
+    load_stable_diffusion,
+    lora,
+    pgd,
+    protect,
+    purify,
+)
 from antipure_lib.core.antipure import antipure_loss
 from antipure_lib.core.diffusion import add_noise, alpha_bars
 from antipure_lib.core.images import quantise_within
@@ -31,10 +45,10 @@ from antipure_lib.customization.latent_diffusion import (
     text_embeddings,
 )
 from antipure_lib.protections.workflow import MIXED, short_purifiers, workflow_loss
-from antipure_lib.runtime.noise import randn
+from antipure_lib.runtime.noise import randint, randn
 from antipure_lib.runtime.unet import pipe_view
 from tools.study.lines import append, read
-from tools.study.nano import rendered
+from tools.study.nano import rendered, score, spread
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/workflow.jsonl"
 PEOPLE = tuple(range(8500, 8508))
@@ -64,6 +78,24 @@ VARIANTS = {
     "mixed purifiers": dict(purifiers=MIXED),
     "with AntiPure's guidances": dict(guidances=True),
     "η 8/255": dict(eta=8 / 255, step_size=2 / 255),
+}
+LONG = dict(steps=12, step_size=4 / 255, momentum=0.9)
+LEARNED = {
+    "clean": ("none", {}),
+    "random": ("random", {}),
+    "antipure": ("antipure", LONG),
+    "advdm": ("advdm", dict(steps=50, momentum=0.9)),
+    "simac": ("simac", dict(steps=50, momentum=0.9, interference=10.0)),
+    "workflow": ("workflow", LONG),
+    "workflow 8/255": ("workflow", LONG | dict(eta=8 / 255, step_size=2 / 255)),
+    "workflow mixed": ("workflow", LONG | dict(purifiers=MIXED)),
+}
+PURIFIERS = {
+    "none": (),
+    "gridpure2x20": ("gridpure2x20",),
+    "diffpure100": ("diffpure100",),
+    "jpeg75, half size": ("jpeg75", "resize"),
+    "waifu2x": ("waifu2x",),
 }
 RIVALS = {"random": {}, "antipure": dict(momentum=0.9), "advdm": dict(momentum=0.9)}
 
@@ -118,36 +150,39 @@ def with_backward(purify: Callable, kind: str) -> Callable:
 def attack(x: torch.Tensor, world: dict, variant: dict) -> torch.Tensor:
     """One photo, protected by a variant of the workflow attack, as an 8-bit file."""
     options = BASE | dict(eta=ETA) | variant
-    ddpm, pipe = world["ddpm"], world["view"]
-    chain = {key: options[key] for key in ("t", "stride", "iterations", "gamma")}
-    purifiers = short_purifiers(ddpm, **chain, checkpointing=False)
-    chosen = [
-        with_backward(purifiers[name], options.get("backward", "exact"))
-        for name in options.get("purifiers", ["gridpure"])
-    ]
-    if options.get("see") == "denoising":
-        embedding = text_embeddings(pipe, [PROMPT])
-
-        def loss(x_adv, generator):
-            z0 = sample_latents(
-                pipe, chosen[0](x_adv, int(torch.randint(2**31, (), generator=generator))), generator
-            )
-            return denoising_term(pipe, z0, embedding(), generator)
-    else:
-        loss = workflow_loss(chosen, seen_by(pipe, x, options.get("see", "latents")), x, options.get("draws"))
-    loss = shaped(averaged(loss, options.get("averaged", 1)), x, options.get("shape"))
+    loss = shaped(averaged(loss_of(x, world, options), options.get("averaged", 1)), x, options.get("shape"))
     how = dict(momentum=0.9, random_start="start" not in options)
     if "start" in options:
-        how["start"] = protect(
-            options["start"], x, ddpm=ddpm, pipe=world["pipe"], steps=20, step_size=2 / 255
-        )
+        begin = dict(steps=20, step_size=2 / 255)
+        how["start"] = protect(options["start"], x, ddpm=world["ddpm"], pipe=world["pipe"], **begin)
     if options.get("guidances"):
-        theirs = antipure_loss(ddpm, tuple(x.shape[-2:]), ("pfg", "etg"))
-        ours = loss
-        loss = lambda x_adv, generator: {"loss": ours(x_adv, generator)} | theirs(x_adv, generator)
+        loss = both_of(loss, antipure_loss(world["ddpm"], tuple(x.shape[-2:]), ("pfg", "etg")))
         how |= dict(balance="equal", weights=dict(loss=1.0, pfg=0.25, etg=0.25))
     *_, last = pgd(loss, x, options["eta"], options["steps"], options["step_size"], 0, **how)
     return quantise_within(x + SHAPES[options.get("shape")](last.x_adv - x), x, options["eta"])
+
+
+def loss_of(x: torch.Tensor, world: dict, options: dict) -> Callable:
+    """The loss of a variant, for `pgd`."""
+    pipe, chain = world["view"], {key: options[key] for key in ("t", "stride", "iterations", "gamma")}
+    purifiers = short_purifiers(world["ddpm"], **chain, checkpointing=False)
+    names, backward = options.get("purifiers", ["gridpure"]), options.get("backward", "exact")
+    chosen = [with_backward(purifiers[name], backward) for name in names]
+    if options.get("see") != "denoising":
+        return workflow_loss(chosen, seen_by(pipe, x, options.get("see", "latents")), x, options.get("draws"))
+    embedding = text_embeddings(pipe, [PROMPT])
+
+    def loss(x_adv, generator):
+        (seed,) = randint(0, 2**31, (1,), generator).tolist()
+        z0 = sample_latents(pipe, chosen[0](x_adv, seed), generator)
+        return denoising_term(pipe, z0, embedding(), generator)
+
+    return loss
+
+
+def both_of(ours: Callable, theirs: Callable) -> Callable:
+    """A loss with AntiPure's terms next to ours."""
+    return lambda x_adv, generator: {"loss": ours(x_adv, generator)} | theirs(x_adv, generator)
 
 
 SHAPES = {
@@ -211,15 +246,59 @@ def table(path: Path) -> None:
     print(f"{'variant':26}{'people':>7}", *(f"{name:>16}" for name in columns))
     of = {name: [row for row in rows if row["variant"] == name] for name in {row["variant"] for row in rows}}
     for name, own in sorted(of.items(), key=lambda pair: -fmean(r["latent_after"] for r in pair[1])):
-        cells = ((fmean(r[c] for r in own), stdev(r[c] for r in own) if len(own) > 1 else 0) for c in columns)
-        print(f"{name:26}{len(own):7}", *(f"{mean:9.3f} ± {sd:.3f}" for mean, sd in cells))
+        cells = [spread([row[column] for row in own]) for column in columns]
+        print(f"{name:26}{len(own):7}", *(f"{cell['mean']:9.3f} ± {cell['sd']:.3f}" for cell in cells))
+
+
+def learn(out: Path, people: list[int], names: list[str]) -> None:
+    """What LoRA learns from the purified photos of tuning people, one row per protection and purifier."""
+    done = {(row["protection"], row["purifier"], row["person"]) for row in read(out, "protection")}
+    ddpm, pipe, judge = load_ddpm(), load_stable_diffusion(), Judge()
+    for person in people:
+        photos = rendered(person)
+        x, models = photos[4:8], dict(ddpm=ddpm, pipe=pipe, set_a=photos[:4])
+        for name in names:
+            missing = [kind for kind in PURIFIERS if (name, kind, person) not in done]
+            if not missing:
+                continue
+            began = time.process_time()
+            protected = protect(LEARNED[name][0], x, **models, **LEARNED[name][1])
+            seconds = time.process_time() - began
+            for kind in missing:
+                purified = protected
+                for step in PURIFIERS[kind]:
+                    purified = purify(step, purified, ddpm=ddpm, seed=77)
+                figures = score(judge, lora(pipe, purified, seed=0), judge.embed(photos[8:]))
+                row = dict(protection=name, purifier=kind, person=person, seconds=round(seconds, 1)) | figures
+                row["lpips"] = float(judge.lpips(x, protected).mean())
+                append(out, row)
+                print(json.dumps(row), flush=True)
+
+
+def learned(path: Path) -> None:
+    """Mean pass rate, distance and LPIPS over the people, with the standard deviation."""
+    rows, columns = read(path, "protection"), ("same_person", "distance", "lpips", "seconds")
+    print(f"{'purifier':20}{'protection':24}{'people':>7}", *(f"{name:>16}" for name in columns))
+    for key in sorted({(row["purifier"], row["protection"]) for row in rows}):
+        own = [row for row in rows if (row["purifier"], row["protection"]) == key]
+        cells = [spread([row[column] for row in own]) for column in columns]
+        print(
+            f"{key[0]:20}{key[1]:24}{len(own):7}",
+            *(f"{cell['mean']:9.3f} ± {cell['sd']:.3f}" for cell in cells),
+        )
 
 
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    parser.add_argument("what", choices=("run", "table", "learn", "learned"))
+    parser.add_argument("--out", type=Path, help="default: see above")
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE[:2])
-    parser.add_argument("--variants", nargs="+", default=[*RIVALS, *VARIANTS], metavar="NAME")
+    parser.add_argument("--names", nargs="+", help="variants or protections; default: all")
     given = parser.parse_args()
-    run(given.out, given.people, given.variants) if given.what == "run" else table(given.out)
+    out = given.out or OUT.with_stem("workflow_learned" if "learn" in given.what else "workflow")
+    if given.what in ("table", "learned"):
+        (table if given.what == "table" else learned)(out)
+    elif given.what == "run":
+        run(out, given.people, given.names or [*RIVALS, *VARIANTS])
+    else:
+        learn(out, given.people, given.names or [*LEARNED])
