@@ -71,8 +71,8 @@ def _check_method(name: str, fast: bool) -> None:
             f"--method {name} learns from other photos of the person, which this command doesn't take; "
             f"use {any_size}, or protect('{name}', …, set_a=…) in Python"
         )
-    if fast and name != "antipure":
-        raise ValueError(f"--fast is for --method antipure, not {name}; leave it out")
+    if fast and name not in ("antipure", "workflow"):
+        raise ValueError(f"--fast is for --method antipure and workflow, not {name}; leave it out")
 
 
 def methods() -> tuple[list[str], list[str]]:

@@ -252,6 +252,6 @@ def test_help_tells_which_methods_take_any_size(run):
     any_size = re.search("photos of any size: (.*?)[.]", told)[1].split(", ")
     own_size = re.search("size of --pipe's model: (.*?)[.]", told)[1].split(", ")
     assert {"random", "antipure", "end-to-end"} <= set(any_size)
-    assert set(own_size) == {"advdm", "photoguard", "mist"}
+    assert set(own_size) == {"advdm", "photoguard", "mist", "workflow"}
     learning = {"fsmg", "aspl", "simac"}  # from other photos, which the command line doesn't take
     assert set(any_size) | set(own_size) == set(PROTECTIONS) - learning - {"none"}

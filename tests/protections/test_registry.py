@@ -145,17 +145,19 @@ def test_the_example_of_a_new_protection_works():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plan_counts_what_a_step_sends_through_the_unet(models, pictures, name):
-    x, sizes = pictures(2, 24, 16), []
+    chain, latent = name in ("end-to-end", "workflow"), "pipe" in PROTECTIONS[name].needs
+    height, sizes = 16 if latent else 24, []  # a latent model takes its own size alone
     if PROTECTIONS[name].images is None:
-        assert protection_plan(name, models["ddpm"], (2, 24, 16)) is None
+        assert protection_plan(name, models["ddpm"], (2, height, 16)) is None
         return
-    options = quick(name) | ({"t": 2, "stride": 2} if name == "end-to-end" else {})
+    options = quick(name) | ({"t": 2, "stride": 2} if chain else {})
+    options |= {"pipe": models["pipe"]} if latent else {}
     watch = models["ddpm"].unet.register_forward_hook(lambda unet, call, out: sizes.append(len(call[0])))
-    next(protect_steps(name, x, ddpm=models["ddpm"], batch=None, **options))
+    next(protect_steps(name, pictures(2, height, 16), ddpm=models["ddpm"], batch=None, **options))
     watch.remove()
-    plan = protection_plan(name, models["ddpm"], (2, 24, 16))
+    plan = protection_plan(name, models["ddpm"], (2, height, 16))
     # AntiPure's two timesteps may be two calls; the exact gradient purifies x, x+δ, and x+δ once more.
-    assert sum(sizes) == plan.images * (3 if name == "end-to-end" else 1)
+    assert sum(sizes) == plan.images * (3 if chain else 1)
 
 
 def test_errors(models, pictures):
