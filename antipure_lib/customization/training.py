@@ -1,7 +1,6 @@
 """What every customization and every attacked surrogate share: the training loop of a latent model.
 
-The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few images; the VAE is frozen.  (Rombach et al.
-2022, arXiv 2112.10752, eq. 3, where w_t = 1; see `timestep_weights`)
+The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few images.  (arXiv 2112.10752, eq. 3, w_t = 1)
 """
 
 import math
@@ -24,11 +23,11 @@ class CustomizeState(NamedTuple):
     step: int  # steps done: 1 … steps
     loss: torch.Tensor  # scalar, before this step's update: instance + prior_weight · prior
     losses: dict[str, torch.Tensor]  # its parts: "instance" and, if there is a prior, "prior"
-    pipe: "StableDiffusionPipeline"  # the copy in training: one object, changed by the next step
+    pipe: StableDiffusionPipeline  # the copy in training: one object, changed by the next step
 
 
 def train_steps(
-    pipe: "StableDiffusionPipeline",  # trained in place
+    pipe: StableDiffusionPipeline,  # trained in place
     groups: dict[str, tuple[tuple[torch.Tensor, torch.Tensor], str]],  # name: (from `latents`, prompt)
     weights: dict[str, float],  # of the groups' losses; default 1 each
     steps: int,
@@ -43,9 +42,9 @@ def train_steps(
 ) -> Iterator[CustomizeState]:
     """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share.
 
-    (arXiv 2112.10752, eq. 3.) A step's images, the same number of each group, have timesteps spread evenly
-    over 0 … T−1 (see `stratified`); one image has a uniform timestep. After the last step, raises
-    RuntimeError if the loss or a weight is NaN or infinite.
+    (arXiv 2112.10752, eq. 3.) A step has the same number of images of each group. Their timesteps are spread
+    evenly over 0 … T−1 (see `stratified`).
+    After the last step, raises RuntimeError if the loss or a weight is NaN or infinite.
     """
     scheduler, device = pipe.scheduler, pipe.unet.device
     alpha_bar, timesteps = alpha_bars(scheduler, device), scheduler.config.num_train_timesteps
@@ -102,7 +101,7 @@ def _optimizer(pipe, lr, text_lr, steps, decay, warmup):
 
 
 def check_training(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     images: torch.Tensor,
     prompt: str,
     name: str,  # of the images' argument
@@ -111,8 +110,8 @@ def check_training(
 ) -> torch.Tensor:
     """The images as N×3×H×W, after the checks that every training shares.
 
-    Raises ValueError for values outside their range, for another size than the model's, and for a prompt that
-    the model can't read whole; RuntimeError in `torch.inference_mode()`; TypeError for another model.
+    Raises as `check_size` and `check_prompt`, ValueError for values outside their range, and RuntimeError in
+    `torch.inference_mode()`.
     """
     check_counts(**least)
     check_positive(**positive)
@@ -133,13 +132,11 @@ def _draw(mean, std, batch, generator) -> torch.Tensor:
 
 
 def timestep_weights(
-    scheduler: "DDPMScheduler", alpha_bar: torch.Tensor, snr_gamma: float | None
+    scheduler: DDPMScheduler, alpha_bar: torch.Tensor, snr_gamma: float | None
 ) -> torch.Tensor:
-    """Min-SNR weights of the timesteps.  (Hang et al. 2023, arXiv 2303.09556, section 3.4)
+    """Min-SNR weights min(SNR_t, γ)/SNR_t, SNR_t = ᾱ_t/(1−ᾱ_t).  (arXiv 2303.09556, section 3.4)
 
-    min(SNR_t, γ)/SNR_t for a model that predicts ε, min(SNR_t, γ)/(SNR_t + 1) for one that predicts v, with
-    SNR_t = ᾱ_t/(1−ᾱ_t); 1 for γ = None. alpha_bar: ᾱ_t of each weight wanted. An error in ε at a small t
-    hardly changes the image, and the plain loss counts it like one that does.
+    A model that predicts v has the denominator SNR_t + 1. γ = None: 1. alpha_bar: ᾱ_t of each weight wanted.
     """
     if snr_gamma is None:
         return torch.ones_like(alpha_bar)
@@ -148,7 +145,7 @@ def timestep_weights(
     return snr.clamp(max=snr_gamma) / whole
 
 
-def last_pipe(states: Iterator[CustomizeState]) -> "StableDiffusionPipeline":
+def last_pipe(states: Iterator[CustomizeState]) -> StableDiffusionPipeline:
     """The pipeline after the last step."""
     pipe = None
     for state in states:

@@ -14,8 +14,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]  # the package's folder
 def data_path(*parts: str) -> Path:
     """Where an embedded file or folder is: data_path("faces", "p01", "A1.png").
 
-    Looks next to the package (a checkout, an editable install), then inside it (an installed wheel).
-    Raises FileNotFoundError when the data or this part of it isn't there.
+    It is next to the package in a checkout and inside it in an installed wheel.
+    Raises FileNotFoundError when this part of the data isn't there.
     """
     checkout = _PACKAGE.parent
     # Only a checkout has pyproject.toml next to the package: site-packages/data would be somebody else's.

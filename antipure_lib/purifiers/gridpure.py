@@ -12,7 +12,7 @@ from .diffpure import PurifyState, begin_chain, check_gamma, purify_tiles
 
 
 def gridpure(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,
     t: int = 10,
     iterations: int = 20,
@@ -31,7 +31,7 @@ def gridpure(
 
 
 def gridpure_steps(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile
     t: int = 10,  # noise steps of each small DiffPure
     iterations: int = 20,  # per round

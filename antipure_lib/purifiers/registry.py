@@ -58,9 +58,7 @@ PURIFIERS: dict[str, Purifier] = {
     "blur": Purifier(gaussian_blur, ("sigma",)),
     "resize": Purifier(resize_and_back, ("factor",)),
     "diffpure": Purifier(diffpure, ("t",), quick={"t": 2}),
-    "gridpure": Purifier(
-        gridpure, ("rounds", "iterations"), along=gridpure_steps, quick={"t": 2, "iterations": 2}
-    ),
+    "gridpure": Purifier(gridpure, ("rounds", "iterations"), (), gridpure_steps, {"t": 2, "iterations": 2}),
     "freqpure": Purifier(freqpure, ("rounds", "t"), also=(freqpure_steps,), quick={"t": 2, "rounds": 1}),
     "waifu2x": Purifier(waifu2x),
 }
@@ -71,7 +69,7 @@ def purify(
     name: str,  # as in the module's docstring
     images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
-    ddpm: "DDPMPipeline | None" = None,  # for the purifiers that need one
+    ddpm: DDPMPipeline | None = None,  # for the purifiers that need one
     seed: int = 0,  # of their noise
     **options,  # the purifier's other arguments; they win over the name's numbers
 ) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """A UNet called on parts of a batch: as many images at a time as fit, half as many when memory runs out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TypeVar
 
@@ -15,9 +16,9 @@ T = TypeVar("T")
 
 
 class MicroBatch:
-    """Images per call of a network. All calls of a run share one object: what one call learns holds for all.
+    """Images per call of a network, at least 1. All calls of a run share one object, and so its size.
 
-    size: at least 1. Raises ValueError for a smaller one.
+    Raises ValueError for a smaller size.
     """
 
     def __init__(self, size: int):
@@ -27,12 +28,14 @@ class MicroBatch:
         self._retrying = False
 
     def retry(self, run: Callable[[], T], generators: Sequence[torch.Generator] = ()) -> T:
-        """run(), and once more with half the size whenever memory runs out.
+        """run(), and again with half the size whenever memory runs out.
 
-        generators: put back to where they were before the next attempt, so the result is the smaller size's
-        own. Inside another retry of this object the error passes: the outer one repeats the whole, and one
-        size holds in all of it. Raises the error when nothing smaller is left.
+        generators: set back before each attempt, so the result is the smaller size's own.
+        Inside another retry of this object the error passes: the outer one repeats the whole with one size.
+        Raises the error when nothing smaller is left.
         """
+        from accelerate.utils.memory import clear_device_cache
+
         if self._retrying:
             return run()
         states = [generator.get_state() for generator in generators]
@@ -45,7 +48,7 @@ class MicroBatch:
                     if not (_out_of_memory(error) and self.shrink()):
                         raise
                 # Only here, after the error, are the tensors free that its traceback held.
-                _release()
+                clear_device_cache(garbage_collection=True)
                 for generator, state in zip(generators, states, strict=True):
                     generator.set_state(state)
         finally:
@@ -60,10 +63,9 @@ class MicroBatch:
 class UNetInParts(MicroBatch):
     """A view of a UNet that takes a batch in parts: call it like the UNet itself.
 
-    size: images per call. whole: images that a step sends through the UNet, in one call or several. A
-    smaller size keeps the activations of one call alone: they are recomputed in the backward pass, for one
-    more forward pass. recompute: the UNet's own checkpointing, block by block, is on; with gradients it is
-    the last resort when a single image is too much.
+    size: images per call. whole: images that a step sends through the UNet, in one call or several.
+    A size below `whole` keeps the activations of one call alone. The backward pass recomputes the others.
+    recompute: the UNet's own checkpointing is on. With gradients it is the last resort at size 1.
     """
 
     def __init__(self, unet: torch.nn.Module, size: int, whole: int, recompute: bool, gradients: bool):
@@ -84,7 +86,7 @@ class UNetInParts(MicroBatch):
         return SimpleNamespace(sample=self.retry(lambda: self._calls(x, t, recorded=False)))
 
     def repeat(self, run: Callable[[], T], generator: torch.Generator) -> T:
-        """run() with its gradients, repeated with fewer images per call when memory runs out."""
+        """`retry` with one generator, for steps that take gradients (see `pgd`)."""
         return self.retry(run, [generator])
 
     def shrink(self) -> bool:
@@ -97,28 +99,26 @@ class UNetInParts(MicroBatch):
         return possible
 
     def _calls(self, x, t, recorded):
-        if self.size >= max(len(x), self.whole):
-            return self._run(x, t)
-        parts = zip(x.split(self.size), t.expand(len(x)).split(self.size), strict=True)
-        if not recorded:
-            return torch.cat([self._run(*part) for part in parts])
-        # A frozen model has no active dropout, so there is no random state to restore.
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.cat([checkpoint(self._run, *part, **options) for part in parts])
+        def run(x, t):
+            return self.unet(x, t).sample
 
-    def _run(self, x, t):
-        return self.unet(x, t).sample
+        if self.size >= max(len(x), self.whole):
+            return run(x, t)
+        if recorded:
+            # A frozen model has no active dropout, so there is no random state to restore.
+            run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        parts = zip(x.split(self.size), t.expand(len(x)).split(self.size), strict=True)
+        return torch.cat([run(*part) for part in parts])
 
 
 def in_parts(
-    ddpm: "DDPMPipeline", batch: int | str | None, images: int, gradients: bool, calls: int = 1
-) -> "DDPMPipeline":
+    ddpm: DDPMPipeline, batch: int | str | None, images: int, gradients: bool, calls: int = 1
+) -> DDPMPipeline:
     """A model of pixels as one run uses it: `.scheduler`, and a `.unet` that is a view called in parts.
 
-    batch: images per UNet call. None: all at once. "auto": what `memory_plan` finds room for. What is free
-    at the moment decides that, and so the last bits of the result: another size is computed in another order.
-    Any of them is halved if memory runs out all the same. images: that a step sends through the UNet.
-    calls: see `memory_plan`. Raises ValueError for any other batch.
+    batch: images per UNet call; None: all. "auto": what `memory_plan` finds room for. Then what is free
+    decides the result's last bits. Any size is halved when memory runs out. images, calls: as there.
+    Raises ValueError for any other batch.
     """
     size, recompute = images if batch is None else batch, False
     if isinstance(batch, str) and batch == "auto":
@@ -134,9 +134,3 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
     words = "MPS backend out of memory"
     return isinstance(error, torch.OutOfMemoryError) or words in str(error) or should_reduce_batch_size(error)
-
-
-def _release() -> None:
-    from accelerate.utils.memory import clear_device_cache
-
-    clear_device_cache(garbage_collection=True)
