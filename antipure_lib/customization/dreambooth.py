@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..runtime.checks import check_number, check_seed
+from ..runtime.checks import check_number, check_positive, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from .generate import generate
 from .latent_diffusion import CLASS_PROMPT, PROMPT, check_size, latents, working_copy
@@ -37,9 +37,9 @@ def dreambooth_steps(
     Same seed, same device: same bits. For Stable Diffusion: `FULL_SIZE["dreambooth"]`.
     Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """
-    counts = {"steps": steps, "batch": batch, "n_prior": n_prior}
-    positive = {"lr": lr, "text_lr": text_lr or None, "snr_gamma": snr_gamma}
-    images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
+    counts, seed = {"steps": steps, "batch": batch, "n_prior": n_prior}, check_seed(seed)
+    images = check_training(pipe, images, "images", prompt, lr, snr_gamma, **counts)
+    check_positive(text_lr=text_lr or None)
     if not 0 <= check_number(warmup, "warmup") <= 1:
         raise ValueError(f"warmup must be a share of the steps, 0 … 1, got {warmup}")
     prior_images = check_prior(pipe, prior_weight, prior_images)

@@ -42,5 +42,5 @@ def generate(
 
     with autocast(seen, dtype):
         while len(images) < n:
-            images.extend(at_a_time.retry(some, generators[len(images) :][:batch]))
+            images.extend(at_a_time.repeat(some, *generators[len(images) :][:batch]))
     return torch.stack(images)

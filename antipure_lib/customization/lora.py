@@ -54,9 +54,8 @@ def lora_steps(
     Same seed, same device: same bits.
     Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """
-    counts = {"steps": steps, "batch": batch, "rank": rank}
-    positive = {"lr": lr, "snr_gamma": snr_gamma}
-    images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
+    counts, seed = {"steps": steps, "batch": batch, "rank": rank}, check_seed(seed)
+    images = check_training(pipe, images, "images", prompt, lr, snr_gamma, **counts)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)

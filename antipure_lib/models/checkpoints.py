@@ -34,18 +34,10 @@ class WebFile(NamedTuple):
 
 
 # 2.2 GB, 552,814,086 weights. The first address is the authors' (github.com/openai/guided-diffusion).
-GUIDED = tuple(
-    WebFile(
-        address,
-        "256x256_diffusion_uncond.pt",
-        "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
-    )
-    for address in (
-        "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
-        "https://huggingface.co/deepinv/diffunet/resolve/6b0a2cf45decab1f022d22eefe3787d9d515f32b/"
-        "diffusion_openai.pt",
-    )
-)
+ADM = ("256x256_diffusion_uncond.pt", "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1")
+OPENAI = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
+DEEPINV = "https://huggingface.co/deepinv/diffunet/resolve/6b0a2cf45decab1f022d22eefe3787d9d515f32b"
+GUIDED = (WebFile(f"{OPENAI}/{ADM[0]}", *ADM), WebFile(f"{DEEPINV}/diffusion_openai.pt", *ADM))
 CELEBAHQ = (
     Repo("google/ddpm-ema-celebahq-256", "1e28fb7ec9c7be2ea82a2162df956a9809852ea4"),
     Repo("google/ddpm-celebahq-256", "cd5c944777ea2668051904ead6cc120739b86c4d"),
@@ -161,10 +153,8 @@ def _find(name, kind, download):
         return _obtain(name, kind, (Repo(name),), download)
     file = ", a guided-diffusion .pt file" if kind == PIXEL else ""
     nothing = "; there is no such file or folder" if re.search(r"[/\\.]", name) else ""
-    raise ValueError(
-        f"unknown model '{name}'; the known names are {', '.join(known)}, or give a local folder that holds "
-        f"a model_index.json{file} or a hub id 'owner/name'{nothing}"
-    )
+    others = f"or give a local folder that holds a model_index.json{file} or a hub id 'owner/name'{nothing}"
+    raise ValueError(f"unknown model '{name}'; the known names are {', '.join(known)}, {others}")
 
 
 def _is_hub_id(name, kind, download):

@@ -97,9 +97,7 @@ def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> DDP
     last = "output_blocks.{}.{}.in_layers.0.weight"
     ups = [i for i in range(outputs) if {last.format(i, 1), last.format(i, 2)} & state_dict.keys()]
     if not ups:
-        raise ValueError(
-            "no output block ends in an upsampling residual block: not guided-diffusion's layout"
-        )
+        raise ValueError("no output block ends in an upsampling residual block: not guided-diffusion's")
     depth = ups[0]  # residual blocks of a level on the way down
     levels = outputs // (depth + 1)
     firsts = [f"input_blocks.{1 + level * (depth + 1)}" for level in range(levels)]

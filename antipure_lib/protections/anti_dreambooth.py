@@ -109,25 +109,22 @@ class Surrogate:
         snr_gamma: float | None = 5.0,  # of min-SNR, as in `dreambooth_steps`
     ):
         counts = {"surrogate_steps": surrogate_steps, "batch": batch, "n_prior": n_prior}
-        positive = {"lr": lr, "snr_gamma": snr_gamma}
-        self.photos = check_training(pipe, set_a, prompt, "set_a", counts, positive)
-        prior_images = check_prior(pipe, prior_weight, prior_images)
-        self.pipe, self.prompt, self.batch, self.seed = pipe, prompt, batch, check_seed(seed)
-        self.prior_weight, self.prior_images, self.n_prior = prior_weight, prior_images, n_prior
+        seed = check_seed(seed)
+        self.photos = check_training(pipe, set_a, "set_a", prompt, lr, snr_gamma, **counts)
+        self.prior = (check_prior(pipe, prior_weight, prior_images), n_prior, seed, batch)
+        self.pipe, self.prompt, self.batch, self.prior_weight = pipe, prompt, batch, prior_weight
         self.how = {"steps": surrogate_steps, "lr": lr, "batch": batch, "snr_gamma": snr_gamma}
+        self.generator = torch.Generator().manual_seed(seed)
 
     def begin(self) -> None:
         """Make θ and θ' and the prior, and let θ' learn set A."""
-        self.generator = torch.Generator().manual_seed(self.seed)
         self.model, self.learner = (latent.working_copy(self.pipe) for _ in range(2))
         for learner in (self.model, self.learner):
             learner.unet.requires_grad_(True)
             learner.text_encoder.requires_grad_(True)
         self.attacked = pipe_view(self.learner)  # θ', as it is attacked: the same weights, frozen
-        self.clean, self.prior = latents(self.model, self.photos, self.batch), {}
-        if self.prior_weight > 0:
-            prior = (self.prior_images, self.n_prior, self.seed, self.batch)
-            self.prior = {"prior": prior_group(self.model, *prior)}
+        self.clean = latents(self.model, self.photos, self.batch)
+        self.others = {"prior": prior_group(self.model, *self.prior)} if self.prior_weight > 0 else {}
         self._renew()
 
     @torch.no_grad()
@@ -146,10 +143,8 @@ class Surrogate:
         self._train(self.learner, self.clean)
 
     def _train(self, learner: StableDiffusionPipeline, subject: tuple[torch.Tensor, torch.Tensor]) -> None:
-        groups = {"instance": (subject, self.prompt)} | self.prior
-        weights = {"prior": self.prior_weight}
-        for _ in train_steps(learner, groups, weights, generator=self.generator, **self.how):
-            pass
+        groups, weights = {"instance": (subject, self.prompt)} | self.others, {"prior": self.prior_weight}
+        last_pipe(train_steps(learner, groups, weights, generator=self.generator, **self.how))
 
 
 def climb(

@@ -1,6 +1,6 @@
 """A UNet called on parts of a batch: as many images at a time as fit, half as many when memory runs out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import TypeVar
@@ -24,22 +24,21 @@ class MicroBatch:
     def __init__(self, size: int):
         if isinstance(size, bool) or not (isinstance(size, int) and size >= 1):
             raise ValueError(f"batch must be a number of images, at least 1, None or 'auto', got {size!r}")
-        self.size = size
-        self._retrying = False
+        self.size, self._repeating = size, False
 
-    def retry(self, run: Callable[[], T], generators: Sequence[torch.Generator] = ()) -> T:
+    def repeat(self, run: Callable[[], T], *generators: torch.Generator) -> T:
         """run(), and again with half the size whenever memory runs out.
 
         generators: set back before each attempt, so the result is the smaller size's own.
-        Inside another retry of this object the error passes: the outer one repeats the whole with one size.
+        Inside another `repeat` of this object the error passes: the outer one repeats the whole.
         Raises the error when nothing smaller is left.
         """
         from accelerate.utils.memory import clear_device_cache
 
-        if self._retrying:
+        if self._repeating:
             return run()
         states = [generator.get_state() for generator in generators]
-        self._retrying = True
+        self._repeating = True
         try:
             while True:
                 try:
@@ -52,7 +51,7 @@ class MicroBatch:
                 for generator, state in zip(generators, states, strict=True):
                     generator.set_state(state)
         finally:
-            self._retrying = False
+            self._repeating = False
 
     def shrink(self) -> bool:
         """Halve the size. Returns whether there was anything to halve."""
@@ -81,13 +80,9 @@ class UNetInParts(MicroBatch):
         if not isinstance(t, torch.Tensor):  # diffusers would copy it to a GPU, and the host wait for that
             t = torch.full((), t, device=x.device)
         if torch.is_grad_enabled() and x.requires_grad:
-            # Memory may run out in a backward pass as well: who takes gradients repeats both (`repeat`).
+            # Memory may run out in a backward pass as well: who takes gradients repeats both.
             return SimpleNamespace(sample=self._calls(x, t, recorded=True))
-        return SimpleNamespace(sample=self.retry(lambda: self._calls(x, t, recorded=False)))
-
-    def repeat(self, run: Callable[[], T], generator: torch.Generator) -> T:
-        """`retry` with one generator, for steps that take gradients (see `pgd`)."""
-        return self.retry(run, [generator])
+        return SimpleNamespace(sample=self.repeat(lambda: self._calls(x, t, recorded=False)))
 
     def shrink(self) -> bool:
         """Halve the size; at size 1 switch on the UNet's own checkpointing, once."""

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from tiny import tiny_stable_diffusion
 
 from antipure_lib.customization.generate import generate
 from antipure_lib.runtime.noise import image_generators
@@ -12,20 +11,10 @@ from antipure_lib.runtime.noise import image_generators
 PROMPT = "a photo of sks person"
 
 
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny_stable_diffusion()
-
-
 def test_generate_is_the_pipeline_itself(pipe):
     images = generate(pipe, PROMPT, n=3, seed=5, steps=4, guidance=2.0)
-    expected = pipe(
-        [PROMPT] * 3,
-        generator=image_generators(5, 3),
-        num_inference_steps=4,
-        guidance_scale=2.0,
-        output_type="np",
-    ).images
+    options = {"num_inference_steps": 4, "guidance_scale": 2.0, "output_type": "np"}
+    expected = copy.deepcopy(pipe)([PROMPT] * 3, generator=image_generators(5, 3), **options).images
     assert images.shape == (3, 3, 16, 16) and images.dtype == torch.float32
     assert 0 <= images.min() and images.max() <= 1
     assert torch.allclose(images, torch.from_numpy(expected).permute(0, 3, 1, 2), atol=1e-6)
@@ -49,12 +38,6 @@ def test_generate_doesnt_depend_on_who_asks_for_gradients(pipe, asks):
     assert all(p.requires_grad == asks for p in other.unet.parameters())
 
 
-@pytest.mark.parametrize("argument", ["n", "steps", "batch"])
-def test_generate_names_a_bad_count(pipe, argument):
-    with pytest.raises(ValueError, match=f"{argument} must be at least 1"):
-        generate(pipe, PROMPT, **{argument: 0})
-
-
 def test_generate_halves_its_batch_when_memory_runs_out(pipe, monkeypatch):
     tight, sizes = copy.deepcopy(pipe), []
     decode = tight.vae.decode
@@ -69,6 +52,3 @@ def test_generate_halves_its_batch_when_memory_runs_out(pipe, monkeypatch):
     images = generate(tight, PROMPT, n=5, steps=3, batch=5)
     assert sizes == [5, 2, 2, 1]
     assert torch.equal(images, generate(pipe, PROMPT, n=5, steps=3, batch=2))
-
-
-FEW = {"steps": 1, "prior_weight": 0}

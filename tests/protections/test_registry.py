@@ -122,20 +122,9 @@ def test_random_signs_are_fair_and_independent():
     (state,) = random_steps(x)
     signs = (state.x_adv - x).sign()
     count = signs[0].numel()
-    sides = [
-        signs[0],
-        signs[1],
-        signs[0] * signs[1],
-        signs[..., 1:] * signs[..., :-1],
-        signs[:, 1:] * signs[:, :-1],
-    ]
+    sides = [*signs, signs[0] * signs[1], signs[..., 1:] * signs[..., :-1], signs[:, 1:] * signs[:, :-1]]
     for product in sides:
         assert product.abs().min() == 1 and product.mean().abs() < 5 / count**0.5
-
-
-def test_nothing_is_added_by_none(pictures):
-    (state,) = protect_steps("none", pictures(2))
-    assert state.step == 0 and torch.equal(state.x_adv, pictures(2))
 
 
 def test_the_example_of_a_new_protection_works():
@@ -158,15 +147,24 @@ def test_a_plan_counts_what_a_step_sends_through_the_unet(models, pictures, name
     assert sum(sizes) == plan.images * (3 if name == "end-to-end" else 1)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("none", "random")])
+def test_bad_arguments_are_named_before_the_work(models, pictures, name):
+    bad = {"step_size": -1, "momentum": 1, "x": pictures(1) * 255}
+    for argument, value in bad.items():
+        x = value if argument == "x" else pictures(1)
+        options = {} if argument == "x" else {argument: value}
+        with pytest.raises(ValueError, match=f"{argument} must"):
+            protect_steps(name, x, **models, **quick(name) | options)
+    if "pipe" in PROTECTIONS[name].needs:
+        with pytest.raises(ValueError, match="x: 24×16 pixels.*size=16"):
+            protect_steps(name, pictures(1, 24, 16), **models, **quick(name))
+
+
 def test_errors(models, pictures):
-    with pytest.raises(
-        ValueError, match="unknown protection 'advdn'; the known ones are none, random, advdm"
-    ):
+    with pytest.raises(ValueError, match="unknown protection 'advdn'; the known ones are none, random"):
         protect("advdn", pictures(), **models)
     with pytest.raises(ValueError, match="less than 1/255"):
         protect("random", pictures(), eta=0.5 / 255)
-    with pytest.raises(ValueError, match="steps must be at least 1"):
-        protect("advdm", pictures(), steps=0, **models)
     with pytest.raises(ValueError, match="must lie in"):
         protect("none", pictures() * 255)
     with pytest.raises(TypeError, match="colour"):

@@ -59,13 +59,6 @@ def test_tiles_leave_no_seams(pictures, monkeypatch):
 
 
 @needs_weights
-@pytest.mark.parametrize("value", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_a_plain_image_stays_plain(value):
-    x = torch.full((3, 24, 24), value)
-    torch.testing.assert_close(waifu2x(x), x, atol=1.5 / 255, rtol=0)
-
-
-@needs_weights
 def test_noise_goes_and_the_picture_stays(pictures):
     x = pictures(2, 64, 64)
     y = noisy(x, 8 / 255)
