@@ -70,8 +70,8 @@ def _scale_features(grey):
 def fit_aggd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit an asymmetric generalised Gaussian by its moments: α, η, σ_l², σ_r² of every row of x, N×….
 
-    (IEEE TIP 2012, after eq. 8.) α in 0.2 … 10 solves Γ(2/α)²/(Γ(1/α)·Γ(3/α)) = R̂ to 0.001. η is the mean;
-    σ_l², σ_r² are the mean squares of negative and positive values.
+    α in 0.2 … 10 solves Γ(2/α)²/(Γ(1/α)·Γ(3/α)) = R̂ to 0.001 (IEEE TIP 2012, after eq. 8). Mean: η.
+    Mean squares of negative and positive values: σ_l², σ_r².
     """
     x = x.flatten(1).double()
     left, right = ((x.square() * side).sum(1) / side.sum(1) for side in ((x < 0).double(), (x > 0).double()))

@@ -29,7 +29,7 @@ class Judge:
     """
 
     def detect(self, images: torch.Tensor) -> list[tuple[float, float, float, float] | None]:
-        """Find the largest face of every image: dlib's HOG detector, its default threshold.
+        """Find the largest face of every image: dlib's HOG detector (Dalal and Triggs 2005).
 
         The shorter side is enlarged to DETECT_SIDE, a longer side over MAX_SIDE reduced to that (bicubic).
         Returns N boxes (left, top, right, bottom) in pixels of the input, or None where there is no face.
@@ -82,7 +82,7 @@ class Judge:
         return torch.linalg.vector_norm(faces[:, None] - clean[None], dim=-1).nanmean(dim=1)
 
     def same_person(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
-        """Share, in [0, 1], of the generated images that show the reference person: distance ≤ threshold.
+        """Share, in [0, 1], of the generated images that show the reference person: distance ≤ `threshold`.
 
         An image without a face does not show the person; nan where no reference has a face.
         """
@@ -104,7 +104,7 @@ class Judge:
 
     @property
     def threshold(self) -> float:
-        """Distance up to which two rendered faces count as one person; dlib's 0.6 is for real photos."""
+        """Distance up to which two rendered faces count as one person; for real photos dlib says 0.6."""
         return float(self.calibration["threshold"])
 
     lpips, flip, ssim, psnr = (staticmethod(measure) for measure in (lpips, flip, ssim, psnr))

@@ -27,9 +27,10 @@ def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
 def frechet_distance(features_a: torch.Tensor, features_b: torch.Tensor) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2·(Σ_a·Σ_b)^½), of two samples' means and covariances.
 
-    (Dowson & Landau 1982; arXiv 1706.08500, eq. 6.) With Σ = AᵀA, A the centred features over √(n−1), the
-    root's trace is the sum of the singular values of A·Bᵀ, also where Σ lacks full rank.
-    features: N×D and M×D, N, M ≥ 2, in float64. Raises ValueError for other shapes, NaN and infinity.
+    With Σ = AᵀA, A the centred features over √(n−1), the root's trace is the sum of the singular values of
+    A·Bᵀ. That holds without full rank as well.  (Dowson & Landau 1982; arXiv 1706.08500, eq. 6)
+    features_a, features_b: N×D and M×D, N, M ≥ 2, finite.
+    Raises ValueError for values outside their range.
     """
     a, b = (_features(f, name) for f, name in ((features_a, "features_a"), (features_b, "features_b")))
     if a.shape[1] != b.shape[1]:

@@ -16,8 +16,8 @@ MIN_SIDE = 31  # below it AlexNet's second pooling has nothing left to pool
 class LPIPS(nn.Module):
     """Learned perceptual image patch similarity, version 0.1, AlexNet (Zhang et al. 2018, equation 1).
 
-    d(x, y) = Σ_l mean_hw Σ_c w_lc (x̂_lchw − ŷ_lchw)². x̂_l: activations after the l-th of five ReLUs, scaled
-    to length 1 over the channels. w_l ≥ 0 was fitted to human judgements.
+    d(x, y) = Σ_l mean_hw Σ_c w_lc (x̂_lchw − ŷ_lchw)². Activations x̂_l after the l-th of five ReLUs have
+    length 1 over the channels. People's judgements gave the w_l ≥ 0.
     The weights are in data/judges, in fp16, and computed in fp32. Raises FileNotFoundError without them.
     """
 

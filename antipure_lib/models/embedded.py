@@ -33,7 +33,7 @@ def identities() -> list[str]:
 
 @torch.inference_mode(False)  # else the photos could never take part in a gradient
 def load_faces(identity: str, photo_set: str = "B") -> torch.Tensor:
-    """The four photos of one set of one person: 4×3×H×W float32 in [0, 1].
+    """The four photos of one set of one person (data/faces/README.md): 4×3×H×W float32 in [0, 1].
 
     identity: one of identities(). photo_set: "A", "B" or "C".
     Raises ValueError for an unknown person or set.

@@ -35,8 +35,8 @@ def simac_steps(
 ) -> Iterator[PGDState]:
     """SimAC: ASPL at greedily selected timesteps, plus feature interference.  (arXiv 2312.07865, eq. 4-7)
 
-    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², the same noise in both. t is uniform over
-    the selected timesteps. f_l comes from `last_block_features`. The authors' code takes the second term
+    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², the same noise in both. Selected
+    timesteps t are equally likely; see `last_block_features` for f_l. The authors' code takes the second term
     without its gradient, so that only the timesteps distinguish it from ASPL. Its budget is 8/255 here.
     Terms: "loss" and "features", the weight included. Raises ValueError for values outside their range.
     """

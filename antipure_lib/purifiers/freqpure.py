@@ -1,7 +1,7 @@
 """FreqPure: rounds of DiffPure that keep the low frequencies, which a perturbation hardly touches.
 
-(Pei et al., ICML 2025, arXiv 2505.01267.) In every reverse step, low frequencies of the estimate x̂0 get a
-reference's amplitude, and a phase within a slack of the reference's.
+In every reverse step, low frequencies of the estimate x̂0 get a reference's amplitude, and a phase within a
+slack of the reference's.  (Pei et al., ICML 2025, arXiv 2505.01267)
 From the authors' code (github.com/GaozhengPei/FreqPure): eight rounds of t = 50 and slack 0.3. The radius is
 3 at 32 px and 10 at 256 px. The reference is a one-step denoise of the round's input at t = 20.
 Our choice: every reverse step is run (theirs runs 5 of 50), with one reference per round. Phases keep their

@@ -69,7 +69,7 @@ class UNetInParts(MicroBatch):
 
     def __init__(self, unet: torch.nn.Module, size: int, whole: int, recompute: bool, gradients: bool):
         super().__init__(size)
-        self.unet, self.whole = view(unet, channels_last=not gradients), whole
+        self.unet, self.whole, self.size = view(unet, channels_last=not gradients), whole, min(size, whole)
         self.config, self.dtype, self.device = unet.config, unet.dtype, unet.device
         self._last_resort = gradients and not recompute and can_recompute(unet)
         if recompute:
@@ -111,16 +111,15 @@ def in_parts(
 ) -> DDPMPipeline:
     """A model of pixels as one run uses it: `.scheduler`, and a `.unet` that is a view called in parts.
 
-    batch: images per UNet call; None: all. "auto": what `memory_plan` finds room for. Then what is free
-    decides the result's last bits. Any size is halved when memory runs out. images, calls: as there.
-    Raises ValueError for any other batch.
+    batch: images per UNet call, at least 1; None: all; "auto": what `memory_plan` finds room for. The size
+    decides the result's last bits. It is halved when memory runs out. images, calls: as there.
+    Raises ValueError for values outside their range.
     """
     size, recompute = images if batch is None else batch, False
     if isinstance(batch, str) and batch == "auto":
         plan = memory_plan(ddpm, images, gradients, calls)
         size, recompute = plan.batch, plan.recompute
-    unet = UNetInParts(ddpm.unet, MicroBatch(size).size, images, recompute, gradients)
-    unet.size = min(unet.size, images)
+    unet = UNetInParts(ddpm.unet, size, images, recompute, gradients)
     return SimpleNamespace(unet=unet, scheduler=ddpm.scheduler)
 
 

@@ -199,11 +199,9 @@ def test_a_tokenizer_takes_no_more_than_the_text_encoder(config, saved):
 HONOURED = [
     dict(),
     dict(clip_sample_range=0.5),
-    dict(clip_sample=False),
     dict(beta_schedule="squaredcos_cap_v2"),
     dict(beta_schedule="sigmoid"),
     dict(trained_betas=[0.01] * 1000),
-    dict(variance_type="fixed_small_log"),
     dict(timestep_spacing="trailing", steps_offset=1),
     dict(sample_max_value=3.0, dynamic_thresholding_ratio=0.5),
 ]
