@@ -2,19 +2,11 @@
 
 import copy
 
+import latent_references as latent
 import pytest
 import torch
 import torch.nn.functional as F
-from latent_references import (
-    PROMPT,
-    assert_same_step,
-    embedding,
-    first_step,
-    generator,
-    reference_advdm,
-    reference_error,
-    train,
-)
+from latent_references import PROMPT, assert_same_step, embedding, first_step, generator
 from tiny import photos
 
 from antipure_lib.customization.dreambooth import dreambooth
@@ -63,15 +55,15 @@ def aspl_written_out(pipe, x, set_a, prior, seed, phases):
     for steps in (3, 3, 1):
         surrogate = copy.deepcopy(model)
         if "clean" in phases:
-            train(surrogate, set_a, prior, learning, steps=2, lr=1e-2)
+            latent.train(surrogate, set_a, prior, learning, steps=2, lr=1e-2)
         for _ in range(steps):
             leaf = x_adv.clone().requires_grad_()
-            loss = reference_advdm(surrogate, leaf, attack)
+            loss = latent.reference_advdm(surrogate, leaf, attack)
             losses.append(loss.detach())
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
             x_adv = (x_adv + gradient.sign() / 255).clamp(0, 1)
         if "perturbed" in phases:
-            train(model, x_adv, prior, learning, steps=2, lr=1e-2)
+            latent.train(model, x_adv, prior, learning, steps=2, lr=1e-2)
     return torch.stack(losses)
 
 
@@ -155,7 +147,7 @@ def image_gradient(pipe, x, noise, eps, t):
     leaf = x.clone().requires_grad_()
     posterior = pipe.vae.encode(2 * leaf - 1).latent_dist
     z0 = pipe.vae.config.scaling_factor * (posterior.mean + posterior.std * noise)
-    error = reference_error(pipe, z0, eps[None], torch.tensor([t]))
+    error = latent.reference_error(pipe, z0, eps[None], torch.tensor([t]))
     return torch.autograd.grad(error.sum(), leaf)[0]
 
 

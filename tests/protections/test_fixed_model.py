@@ -2,21 +2,14 @@
 
 import copy
 
+import latent_references as latent
 import pytest
 import torch
 import torch.nn.functional as F
 from differences import assert_gradient
 from hypothesis import given
 from hypothesis import strategies as st
-from latent_references import (
-    assert_same_step,
-    embedding,
-    first_step,
-    generator,
-    reference_advdm,
-    reference_error,
-    reference_latents,
-)
+from latent_references import assert_same_step, embedding, first_step, generator
 from tiny import tiny_stable_diffusion
 
 from antipure_lib.protections.advdm import advdm_loss, advdm_steps
@@ -35,7 +28,7 @@ def test_advdm_against_diffusers(pictures, prediction_type, noise_samples):
     state = next(advdm_steps(pipe, x, seed=4, noise_samples=noise_samples))
 
     def loss(x):
-        return reference_advdm(pipe, x, generator(4), noise_samples)
+        return latent.reference_advdm(pipe, x, generator(4), noise_samples)
 
     assert_same_step(state, {"loss": loss(x).detach()}, first_step(loss, x))
 
@@ -65,10 +58,10 @@ def test_mist_against_the_authors_objective(pipe, pictures, weight):
 
     def terms(x):
         g = generator(seed)
-        z0 = reference_latents(pipe, x, g)
+        z0 = latent.reference_latents(pipe, x, g)
         eps = torch.randn(z0.shape, generator=g)
         t = torch.randint(0, 1000, (len(z0),), generator=g)
-        return reference_error(pipe, z0, eps, t), (z0 - z_target).square().sum((1, 2, 3))
+        return latent.reference_error(pipe, z0, eps, t), (z0 - z_target).square().sum((1, 2, 3))
 
     def loss(x):
         semantic, texture = terms(x)

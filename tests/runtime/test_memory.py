@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from adm import random_adm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_stable_diffusion
@@ -12,6 +13,7 @@ from tiny import tiny_stable_diffusion
 from antipure_lib.core.antipure import antipure, antipure_steps
 from antipure_lib.core.tiles import tile_count
 from antipure_lib.customization.lora import ATTENTION, add_lora
+from antipure_lib.models.guided_diffusion import convert
 from antipure_lib.protections.end_to_end import end_to_end_steps
 from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.freqpure import freqpure
@@ -24,23 +26,8 @@ from antipure_lib.runtime.unet import view
 @pytest.fixture(scope="module")
 def guided():
     """A small model with every kind of layer of guided-diffusion's."""
-    from diffusers import UNet2DModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=32,
-            out_channels=6,
-            block_out_channels=(32, 64, 64),
-            layers_per_block=1,
-            down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
-            attention_head_dim=32,
-            resnet_time_scale_shift="scale_shift",
-            downsample_type="resnet",
-            upsample_type="resnet",
-        )
-    return SimpleNamespace(unet=unet.eval().requires_grad_(False))
+    adm = random_adm(mults=(1, 2, 2), attention=(1, 2)).float()
+    return SimpleNamespace(unet=convert(adm.state_dict(), head_channels=32).unet.requires_grad_(False))
 
 
 def tile(ddpm, gradients=True, recompute=False):
