@@ -51,10 +51,7 @@ def latents(pipe: StableDiffusionPipeline, images: torch.Tensor, batch: int) -> 
 def text_embeddings(
     pipe: StableDiffusionPipeline, prompts: list[str], dtype: torch.dtype | None = None
 ) -> Callable[[], torch.Tensor]:
-    """The prompts' embeddings, P×L×D: computed at every call if the encoder learns, otherwise once.
-
-    Raises ValueError for a prompt that the model can't read whole.
-    """
+    """The prompts' embeddings, P×L×D, again at every call if the encoder learns. Raises as `check_prompt`."""
     for prompt in prompts:
         check_prompt(pipe, prompt)
     options = {"padding": "max_length", "return_tensors": "pt"}

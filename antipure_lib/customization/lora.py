@@ -16,16 +16,8 @@ from .training import CustomizeState, check_training, last_pipe, train_steps
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of every attention block, self and cross
 # With the convolutions and feed-forward layers, for a UNet with attention at its coarsest level only.
-EVERY_LAYER = (
-    *ATTENTION,
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-)
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
+EVERY_LAYER = (*ATTENTION, *CONVOLUTIONS)
 
 
 def lora_steps(
@@ -50,7 +42,7 @@ def lora_steps(
     the pipeline stay as they are and active. For Stable Diffusion: `FULL_SIZE["lora"]`.
 
     With a dtype the UNet's frozen convolutions and linear layers are kept in it: autocast would round them at
-    every use. A and B stay float32. Such a mixture computes in `generate`; what `save_lora` wrote anywhere.
+    every use. A and B stay float32. Use it with `generate`, or load what `save_lora` wrote.
     Same seed, same device: same bits.
     Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """

@@ -1,7 +1,4 @@
-"""What every customization and every attacked surrogate share: the training loop of a latent model.
-
-The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few images.  (arXiv 2112.10752, eq. 3, w_t = 1)
-"""
+"""The training loop that customizations and attacked surrogates share.  (arXiv 2112.10752, eq. 3)"""
 
 import math
 from collections.abc import Iterator
@@ -106,10 +103,7 @@ def check_training(
     snr_gamma: float | None,
     **counts: int,  # that must be at least 1
 ) -> torch.Tensor:
-    """The images as N×3×H×W, after the checks that every training shares.
-
-    Raises as `check_size` and `check_prompt`, and RuntimeError in `torch.inference_mode()`.
-    """
+    """The images as N×3×H×W. Raises as `check_size`, `check_prompt`; RuntimeError in inference mode."""
     check_counts(**counts)
     check_finite(lr=lr)
     check_positive(lr=lr, snr_gamma=snr_gamma)

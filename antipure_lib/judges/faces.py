@@ -1,7 +1,4 @@
-"""Judges that this project did not train: dlib for identity; LPIPS, FLIP, SSIM and PSNR for visible change.
-
-None shares weights with a model that is attacked or purifies.
-"""
+"""Judges that share no weights with any model here: dlib for identity; visible change (see `visible`)."""
 
 import importlib.util
 import json

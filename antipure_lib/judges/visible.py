@@ -33,10 +33,7 @@ def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio −10 log₁₀ mean (x−y)² in dB; inf for equal images.
-
-    x, y: N×3×H×W in [0, 1]. Returns (N,) float32.
-    """
+    """PSNR −10 log₁₀ mean (x−y)² in dB, (N,); inf for equal images.  x, y: N×3×H×W in [0, 1]."""
     x, y = _check_pair(x, y)
     return -10 * (x - y).square().mean(dim=(1, 2, 3)).log10()
 

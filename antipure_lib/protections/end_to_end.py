@@ -1,7 +1,4 @@
-"""The exact gradient through the whole purification chain: the yardstick for every cheaper protection.
-
-The AntiPure paper (arXiv 2509.13922) calls this objective intractable; for a small model it isn't.
-"""
+"""The exact gradient through purification, which arXiv 2509.13922 calls intractable: a yardstick."""
 
 from collections.abc import Iterator
 

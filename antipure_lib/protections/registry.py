@@ -59,8 +59,7 @@ class Protection(NamedTuple):
 
 def _antipure(**options) -> Protection:
     """AntiPure with other defaults."""
-    images = partial(antipure_images, **{k: v for k, v in options.items() if k == "weights"})
-    return Protection(partial(antipure_steps, **options), images)
+    return Protection(partial(antipure_steps, **options), partial(antipure_images, **options))
 
 
 _SELECTION = {"candidates": 2, "radius": 200, "keep": 600}
@@ -118,10 +117,7 @@ def protect_steps(
     seed: int = 0,
     **options,  # the protection's other arguments
 ) -> Iterator[PGDState]:
-    """The protection of that name in PROTECTIONS, step by step.
-
-    Raises ValueError for an unknown name, a missing model or photos, and values outside their range.
-    """
+    """The named protection, step by step. Raises ValueError for unknown names and whatever is missing."""
     protection, given = _known(name), {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
     needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():

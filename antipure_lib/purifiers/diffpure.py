@@ -1,7 +1,4 @@
-"""DiffPure: add a little noise, then run the reverse chain.  (Nie et al. 2022, arXiv 2205.07460)
-
-What all diffusion purifiers share is here as well: one DiffPure of every tile, and the checks.
-"""
+"""DiffPure, and what all diffusion purifiers share: its tiles, its checks.  (arXiv 2205.07460)"""
 
 from collections.abc import Callable
 from typing import NamedTuple

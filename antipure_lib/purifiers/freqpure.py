@@ -26,10 +26,7 @@ PHASE_SLACK = 0.3  # δ: how far a kept phase may turn, in radians
 
 
 def freqpure(ddpm: DDPMPipeline, x: torch.Tensor, t: int = 50, rounds: int = 8, **options) -> torch.Tensor:
-    """FreqPure: the last picture of `freqpure_steps`, rounded to 8 bits, in x's shape.  (arXiv 2505.01267)
-
-    Arguments and errors as there.
-    """
+    """The last picture of `freqpure_steps` in 8 bits, in x's shape; all else as there (2505.01267)."""
     for state in freqpure_steps(ddpm, x, t, rounds, **options):
         purified = state.x
     return as_file(purified, x)

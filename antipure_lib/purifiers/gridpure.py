@@ -21,10 +21,7 @@ def gridpure(
     seed: int = 0,
     batch: int | str | None = None,
 ) -> torch.Tensor:
-    """GrIDPure: the last picture of `gridpure_steps`, rounded to 8 bits, in x's shape.  (2312.00084, alg. 1)
-
-    Arguments and errors as there.
-    """
+    """The last picture of `gridpure_steps` in 8 bits, in x's shape; all else as there (2312.00084)."""
     for state in gridpure_steps(ddpm, x, t, iterations, rounds, gamma, seed, batch):
         purified = state.x
     return as_file(purified, x)

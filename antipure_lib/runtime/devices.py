@@ -17,8 +17,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         found = None
     if isinstance(device, bool) or found is None or found.type not in ("cpu", "cuda", "mps"):
         raise ValueError(f"device must be 'cpu', 'cuda', 'cuda:1', 'mps' or None, got {device!r}")
-    count = {"cuda": torch.cuda.device_count(), "mps": int(mps), "cpu": 1}[found.type]
-    if count <= (found.index or 0) and found.type != "cpu":
+    count = {"cuda": torch.cuda.device_count(), "mps": int(mps)}.get(found.type)
+    if count is not None and (found.index or 0) >= count:
         raise ValueError(f"device '{found}' isn't available here; use device='cpu' or device=None")
     return found
 

@@ -16,10 +16,7 @@ T = TypeVar("T")
 
 
 class MicroBatch:
-    """Images per call of a network, at least 1. All calls of a run share one object, and so its size.
-
-    Raises ValueError for a smaller size.
-    """
+    """Images per call of a network, ≥ 1 or ValueError: one object, and so one size, for a whole run."""
 
     def __init__(self, size: int):
         if isinstance(size, bool) or not (isinstance(size, int) and size >= 1):
@@ -33,8 +30,6 @@ class MicroBatch:
         Inside another `repeat` of this object the error passes: the outer one repeats the whole.
         Raises the error when nothing smaller is left.
         """
-        from accelerate.utils.memory import clear_device_cache
-
         if self._repeating:
             return run()
         states = [generator.get_state() for generator in generators]
@@ -46,6 +41,8 @@ class MicroBatch:
                 except RuntimeError as error:
                     if not (_out_of_memory(error) and self.shrink()):
                         raise
+                from accelerate.utils.memory import clear_device_cache
+
                 # Only here, after the error, are the tensors free that its traceback held.
                 clear_device_cache(garbage_collection=True)
                 for generator, state in zip(generators, states, strict=True):

@@ -89,16 +89,8 @@ def _text_encoder(tokenizer, width: int, inner: int, layers: int) -> CLIPTextMod
 
 
 def _pipeline(vae, text_encoder, tokenizer, unet, scheduler) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts = (vae.eval(), text_encoder.eval(), tokenizer, unet.eval(), scheduler)
+    return StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
 
 
 def sd15_folder(folder: Path) -> Path:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from antipure_lib.core.images import from_pil
 from antipure_lib.judges import brisque as brisque_module
@@ -68,15 +68,7 @@ def test_features_are_spatial_means_of_alexnets_last_layer():
     expected = [LPIPS().features(image[None])[4][0].mean((1, 2)) for image in x]
     torch.testing.assert_close(alexnet_features(x, batch=2), torch.stack(expected), rtol=1e-4, atol=1e-5)
     assert alexnet_features(x).shape == (3, 256)
-
-
-def test_frechet_grows_with_what_is_done_to_the_images():
-    x = noise(12) * 0.2 + torch.linspace(0.2, 0.8, 64)
-    x = (x + 0.1 * noise(12, size=1, seed=1)).clamp(0, 1)
-    assert frechet(x, x) == pytest.approx(0, abs=1e-6)
-    change = noise(12, seed=2) - 0.5
-    distances = [frechet((x + level * change).clamp(0, 1), x) for level in (0.05, 0.2, 0.8)]
-    assert 0 < distances[0] < distances[1] < distances[2]
+    assert frechet(x, noise(4, seed=1)) == frechet_distance(*map(alexnet_features, (x, noise(4, seed=1))))
 
 
 @pytest.mark.parametrize(
@@ -225,16 +217,6 @@ def test_the_regression_is_its_formula(monkeypatch, tmp_path):
         kernels = [np.exp(-0.05 * np.sum((scaled - v) ** 2)) for v in (first, second)]
         expected = 1.5 + 2.5 * kernels[0] - kernels[1]
         assert found.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_shipped_model_is_a_trained_regression():
-    """What the dual problem of ε-SVR asks of its solution (Smola & Schölkopf 2004, eq. 10), with C = 1024."""
-    model = load_file(data_path("judges", "brisque.safetensors"))
-    weights = model["weights"].double()
-    assert weights.sum().item() == pytest.approx(0, abs=0.01)
-    assert weights.abs().max() == 1024 and (weights != 0).all()
-    assert model["vectors"].shape == (770, 36) and model["vectors"].abs().max() == 1  # scaled to −1 … 1
-    assert (model["low"] < model["high"]).all()
 
 
 def test_the_data_card_names_the_model_that_is_there():

@@ -7,8 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from differences import assert_gradient
-from hypothesis import given
-from hypothesis import strategies as st
 from latent_references import assert_same_step, embedding, first_step, generator
 from tiny import tiny_stable_diffusion
 
@@ -97,15 +95,11 @@ def test_an_images_loss_is_its_own(pipe, pictures):
     assert gradient[0].abs().min() > 0 and not gradient[1].any()
 
 
-@given(st.integers(1, 8), st.integers(1, 12))
+@pytest.mark.parametrize(("cells", "cell"), [(1, 3), (8, 2), (5, 7)])
 def test_checkerboard_alternates_in_both_directions(cells, cell):
     board = checkerboard(cells * cell, cells)
-    corners = board[:, ::cell, ::cell]
-    assert board.shape == (3, cells * cell, cells * cell) and corners.shape == (3, cells, cells)
-    assert torch.equal(
-        corners[0], torch.tensor([[float((i + j) % 2) for j in range(cells)] for i in range(cells)])
-    )
-    assert torch.equal(board, F.interpolate(corners[None], scale_factor=cell, mode="nearest")[0])
+    expected = [[(i // cell + j // cell) % 2 for j in range(cells * cell)] for i in range(cells * cell)]
+    assert torch.equal(board, torch.tensor(expected).float().expand(3, -1, -1))
 
 
 def test_bad_arguments_of_single_attacks(pipe, pictures):

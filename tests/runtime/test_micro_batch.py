@@ -83,7 +83,7 @@ def test_out_of_memory_gives_the_smaller_batchs_own_result(tiny_ddpm, pictures, 
 
 @pytest.fixture(scope="module")
 def pixelwise(tiny_ddpm):
-    """A model without weights: not a bit of an image's result depends on the images beside it."""
+    """A model without weights: no bit of an image's result depends on the images next to it."""
 
     class Pixelwise(torch.nn.Module):
         config, dtype, device = tiny_ddpm.unet.config, torch.float32, torch.device("cpu")
