@@ -62,8 +62,3 @@ def test_unknown_names_and_stars():
         exec("from antipure_lib import antipur")
     star = "from antipure_lib import *; print(gridpure.__module__)"
     assert python(star) == "antipure_lib.purifiers.gridpure\n"
-
-
-def test_a_name_can_be_replaced(monkeypatch):
-    monkeypatch.setattr(antipure_lib, "pgd", print)
-    assert antipure_lib.pgd is print
