@@ -35,6 +35,7 @@ class MemoryPlan(NamedTuple):
 
     @property
     def fits(self) -> bool:
+        """Whether all of it fits into what is free."""
         return self.total - self.model <= self.free
 
     def __str__(self) -> str:
