@@ -9,11 +9,11 @@ import antipure_lib as ap
 @pytest.mark.parametrize("balance", ["sum", "equal"])
 def test_images_protected_in_bfloat16_are_as_good_as_in_float32(balance):
     """Judged in float32, on the same noise: every term, and what survives purification, within 2 %."""
-    x = ap.load_faces("p01")[:2, :, 16:48, 16:48]  # one tile each
+    x = ap.load_faces("p01")[:1, :, 16:48, 16:48]  # one tile
     precise, low = (ap.load_ddpm(device="cpu", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     made = [ap.antipure(ddpm, x, steps=4, step_size=4 / 255, balance=balance) for ddpm in (precise, low)]
     assert not torch.equal(*made)
-    loss = ap.antipure_loss(precise, x.shape[-2:], noise_samples=16)
+    loss = ap.antipure_loss(precise, x.shape[-2:], noise_samples=8)
     with torch.no_grad():
         clean, *terms = (loss(y, torch.Generator().manual_seed(7)) for y in (x, *made))
     for name in clean:
