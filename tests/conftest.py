@@ -57,6 +57,14 @@ def tiny_ddpm64(tiny_ddpm):
     return DDPMPipeline(copy.deepcopy(tiny_ddpm.unet).double(), tiny_ddpm.scheduler)
 
 
+@pytest.fixture(scope="session")
+def pipe():
+    """The latent model of `tiny`, for tests that leave it as it is."""
+    from tiny import tiny_stable_diffusion
+
+    return tiny_stable_diffusion()
+
+
 @pytest.fixture
 def pictures():
     """pictures(n, h, w): n×3×h×w smooth colourful 8-bit images."""

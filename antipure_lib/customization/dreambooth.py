@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..runtime.checks import check_number, check_seed
+from ..runtime.checks import check_number, check_positive, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from .generate import generate
 from .latent_diffusion import CLASS_PROMPT, PROMPT, check_size, latents, working_copy
@@ -12,7 +12,7 @@ from .training import CustomizeState, check_training, last_pipe, train_steps
 
 
 def dreambooth_steps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     images: torch.Tensor,  # the subject's photos, at the model's size, [0, 1]
     prompt: str = PROMPT,
     steps: int = 300,
@@ -33,22 +33,16 @@ def dreambooth_steps(
 
     AdamW on E[ w_t·‖ε_θ(z_t,t,c) − ε‖² + λ·w_t·‖ε_θ(z'_t,t,c_class) − ε'‖² ], z = VAE latents, each ‖·‖² a
     mean. (DreamBooth eq. 2 in ε, with min-SNR's weights.) The second term preserves what others look like.
-
-    Adam's first steps have the size of the learning rate. Without a warm-up they can teach the text encoder
-    that both prompts mean the same, before the UNet tells them apart.
-
+    Without a warm-up, Adam's first steps can teach the text encoder that both prompts mean the same.
     Same seed, same device: same bits. For Stable Diffusion: `FULL_SIZE["dreambooth"]`.
     Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """
-    counts = {"steps": steps, "batch": batch, "n_prior": n_prior}
-    positive = {"lr": lr, "text_lr": text_lr or None, "snr_gamma": snr_gamma}
-    images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
+    counts, seed = {"steps": steps, "batch": batch, "n_prior": n_prior}, check_seed(seed)
+    images = check_training(pipe, images, "images", prompt, lr, snr_gamma, **counts)
+    check_positive(text_lr=text_lr or None)
     if not 0 <= check_number(warmup, "warmup") <= 1:
         raise ValueError(f"warmup must be a share of the steps, 0 … 1, got {warmup}")
-    if not check_number(prior_weight, "prior_weight") >= 0:
-        raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
-    if prior_images is not None:
-        prior_images = check_size(pipe, prior_images, "prior_images")
+    prior_images = check_prior(pipe, prior_weight, prior_images)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)
@@ -59,11 +53,7 @@ def dreambooth_steps(
             trained.unet.enable_gradient_checkpointing()
         groups = {"instance": (latents(trained, images, batch), prompt)}
         if prior_weight > 0:
-            others = prior_images
-            if others is None:
-                others = generate(trained, CLASS_PROMPT, n=n_prior, seed=seed, dtype=dtype)
-            groups["prior"] = (latents(trained, others, batch), CLASS_PROMPT)
-            del others  # 200 of 512 px are 0.6 GB
+            groups["prior"] = prior_group(trained, prior_images, n_prior, seed, batch, dtype)
         generator = torch.Generator().manual_seed(seed)
         options = {"dtype": dtype, "decay": decay, "text_lr": text_lr}
         options |= {"snr_gamma": snr_gamma, "warmup": round(warmup * steps)}
@@ -73,6 +63,22 @@ def dreambooth_steps(
     return run()
 
 
-def dreambooth(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "StableDiffusionPipeline":
+def check_prior(
+    pipe: StableDiffusionPipeline, prior_weight: float, prior_images: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The prior images as N×3×H×W. Raises ValueError for others than the model's, and a bad weight."""
+    if not check_number(prior_weight, "prior_weight") >= 0:
+        raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
+    return None if prior_images is None else check_size(pipe, prior_images, "prior_images")
+
+
+def prior_group(pipe, images, n, seed, batch, dtype=None) -> tuple[tuple[torch.Tensor, ...], str]:
+    """The class as a group of `train_steps`: latents of the images, or of n that `pipe` generates."""
+    if images is None:
+        images = generate(pipe, CLASS_PROMPT, n=n, seed=seed, dtype=dtype)
+    return latents(pipe, images, batch), CLASS_PROMPT
+
+
+def dreambooth(pipe: StableDiffusionPipeline, images: torch.Tensor, **options) -> StableDiffusionPipeline:
     """A copy of `pipe` fine-tuned on a subject's photos; arguments and errors as in `dreambooth_steps`."""
     return last_pipe(dreambooth_steps(pipe, images, **options))

@@ -12,7 +12,7 @@ from .latent_diffusion import check_prompt
 
 @torch.no_grad()
 def generate(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     prompt: str,
     n: int = 16,
     seed: int = 0,
@@ -23,10 +23,9 @@ def generate(
 ) -> torch.Tensor:
     """Images of a prompt: N×3×H×W float32 in [0, 1], on the pipeline's device, of the model's own size.
 
-    (Classifier-free guidance: Ho and Salimans 2022, arXiv 2207.12598, eq. 6.) The noise of image i depends on
-    `seed` and i alone, so the first four of n=16 are the four of n=4. Works on a view of the pipeline with a
-    scheduler of its own: threads may share a pipeline. Raises ValueError for values outside their range, and
-    for a prompt that the model can't read whole.
+    (Guidance: arXiv 2207.12598, eq. 6.) The noise of image i depends on `seed` and i alone, so the first four
+    of n=16 are the four of n=4. Threads may share a pipeline.
+    Raises ValueError for values outside their range, and for a prompt that the model can't read whole.
     """
     check_counts(n=n, steps=steps, batch=batch)
     guidance = check_number(guidance, "guidance")
@@ -43,5 +42,5 @@ def generate(
 
     with autocast(seen, dtype):
         while len(images) < n:
-            images.extend(at_a_time.retry(some, generators[len(images) :][:batch]))
+            images.extend(at_a_time.repeat(some, *generators[len(images) :][:batch]))
     return torch.stack(images)

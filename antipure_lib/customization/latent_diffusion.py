@@ -1,7 +1,4 @@
-"""A latent diffusion model's formulas: latents, the loss, the prompts.
-
-(Rombach et al. 2022, arXiv 2112.10752)
-"""
+"""A latent diffusion model's formulas: latents, the loss, the prompts.  (Rombach et al., arXiv 2112.10752)"""
 
 import copy
 from collections.abc import Callable
@@ -12,46 +9,32 @@ from ..core.diffusion import add_noise, alpha_bars
 from ..core.images import check_image, to_model
 from ..runtime.checks import check_pipe
 from ..runtime.noise import randint, randn
-from ..runtime.pipelines import DDPMScheduler, StableDiffusionPipeline
+from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import TOKENIZING, autocast
 
 PROMPT = "a photo of sks person"  # the subject
 CLASS_PROMPT = "a photo of a person"
 
 
-def check_prompt(pipe: "StableDiffusionPipeline", prompt: str) -> None:
+def check_prompt(pipe: StableDiffusionPipeline, prompt: str) -> None:
     """Raises ValueError for anything but one text that the model reads whole; diffusers would cut it."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"prompt must be one text, got {prompt!r}; call again for each prompt")
     with TOKENIZING:
         tokens = len(pipe.tokenizer(prompt).input_ids)
-    if tokens > prompt_length(pipe):
-        most = prompt_length(pipe)
+    if tokens > (most := prompt_length(pipe)):
         raise ValueError(f"prompt has {tokens} tokens and the model reads {most}; shorten '{prompt[:40]}…'")
 
 
-def prompt_length(pipe: "StableDiffusionPipeline") -> int:
+def prompt_length(pipe: StableDiffusionPipeline) -> int:
     """Tokens that the text encoder reads; a tokenizer without its own configuration claims far more."""
     return min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
 
 
-def training_target(
-    scheduler: "DDPMScheduler", z0: torch.Tensor, eps: torch.Tensor, alpha_bar: torch.Tensor
-) -> torch.Tensor:
-    """What the UNet is trained to predict: ε, or v = √ᾱ_t·ε − √(1−ᾱ_t)·z0. alpha_bar: ᾱ_t of each latent."""
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return eps
-    if kind == "v_prediction":  # Salimans and Ho 2022, arXiv 2202.00512, appendix D
-        a = alpha_bar.view(-1, 1, 1, 1)
-        return a.sqrt() * eps - (1 - a).sqrt() * z0
-    raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon or v_prediction")
+def posterior(pipe: StableDiffusionPipeline, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of q(z|x), scaled as the UNet sees latents; differentiable.
 
-
-def posterior(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the images' latents, scaled as the UNet sees them; differentiable.
-
-    x: N×3×H×W in [0, 1], on the VAE's device. The VAE's q(z|x) is a Gaussian for each number of the latent.
+    x: N×3×H×W in [0, 1], on the VAE's device. Returns two tensors N×C×h×w.  (arXiv 2112.10752, section 3.1)
     """
     z = pipe.vae.encode(to_model(x)).latent_dist
     scale = pipe.vae.config.scaling_factor
@@ -59,22 +42,16 @@ def posterior(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> tuple[torch.T
 
 
 @torch.no_grad()
-def latents(
-    pipe: "StableDiffusionPipeline", images: torch.Tensor, batch: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def latents(pipe: StableDiffusionPipeline, images: torch.Tensor, batch: int) -> tuple[torch.Tensor, ...]:
     """`posterior` in batches, without gradients. In training the VAE is frozen: once is enough."""
     found = [posterior(pipe, x.to(pipe.vae.device)) for x in images.split(batch)]
-    means, stds = zip(*found, strict=True)
-    return torch.cat(means), torch.cat(stds)
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def text_embeddings(
-    pipe: "StableDiffusionPipeline", prompts: list[str], dtype: torch.dtype | None = None
+    pipe: StableDiffusionPipeline, prompts: list[str], dtype: torch.dtype | None = None
 ) -> Callable[[], torch.Tensor]:
-    """The prompts' embeddings, P×L×D: computed at every call if the encoder learns, otherwise once.
-
-    Raises ValueError for a prompt that the model can't read whole.
-    """
+    """The prompts' embeddings, P×L×D, again at every call if the encoder learns. Raises as `check_prompt`."""
     for prompt in prompts:
         check_prompt(pipe, prompt)
     options = {"padding": "max_length", "return_tensors": "pt"}
@@ -88,7 +65,7 @@ def text_embeddings(
     return lambda: embeddings
 
 
-def working_copy(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
+def working_copy(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
     """A copy in float32 and evaluation mode, its VAE frozen, which may be trained."""
     trained = copy.deepcopy(pipe)
     for model in (trained.vae, trained.unet, trained.text_encoder):
@@ -97,11 +74,8 @@ def working_copy(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
     return trained
 
 
-def check_size(pipe: "StableDiffusionPipeline", images: torch.Tensor, name: str) -> torch.Tensor:
-    """Images as N×3×H×W float32.
-
-    Raises ValueError for bad ones and for those not of the model's size, TypeError for another model.
-    """
+def check_size(pipe: StableDiffusionPipeline, images: torch.Tensor, name: str) -> torch.Tensor:
+    """Images as N×3×H×W float32. Raises ValueError unless they have the model's size; as `check_pipe`."""
     check_pipe(pipe)
     images = check_image(images, name).detach().float()
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -113,7 +87,7 @@ def check_size(pipe: "StableDiffusionPipeline", images: torch.Tensor, name: str)
 
 
 def sample_latents(
-    pipe: "StableDiffusionPipeline", x: torch.Tensor, generator: torch.Generator
+    pipe: StableDiffusionPipeline, x: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
     """z ~ q(z|x) = mean + std·noise, scaled as the UNet sees it; differentiable.  N×3×H×W → N×C×h×w."""
     mean, std = posterior(pipe, x)
@@ -121,7 +95,7 @@ def sample_latents(
 
 
 def denoising_term(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     z0: torch.Tensor,
     c: torch.Tensor,
     generator: torch.Generator,
@@ -135,15 +109,18 @@ def denoising_term(
 
 
 def denoising_error(
-    pipe: "StableDiffusionPipeline", z0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, c: torch.Tensor
+    pipe: StableDiffusionPipeline, z0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, c: torch.Tensor
 ) -> torch.Tensor:
-    """‖ε_θ(z_t,t,c) − ε‖², or ‖v_θ(z_t,t,c) − v‖² for a model that predicts v.
+    """‖ε_θ(z_t,t,c) − ε‖², or ‖v_θ(z_t,t,c) − v‖² for a model that predicts v = √ᾱ_t·ε − √(1−ᾱ_t)·z0.
 
-    (arXiv 2112.10752, eq. 3.) z0, eps: N×C×h×w, scaled latents and noise. t: LongTensor of N. c: the prompts'
-    embeddings, N×L×D or 1×L×D. → (N,)
+    (arXiv 2112.10752, eq. 3; v: arXiv 2202.00512, appendix D.) z0, eps: N×C×h×w, scaled latents and noise.
+    t: LongTensor of N. c: the prompts' embeddings, N×L×D or 1×L×D. → (N,)
     """
-    alpha_bar = alpha_bars(pipe.scheduler, z0.device)
+    kind, alpha_bar = pipe.scheduler.config.prediction_type, alpha_bars(pipe.scheduler, z0.device)
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"the model predicts '{kind}'; use one that predicts epsilon or v_prediction")
+    a = alpha_bar[t].view(-1, 1, 1, 1)
+    target = eps if kind == "epsilon" else a.sqrt() * eps - (1 - a).sqrt() * z0
     z_t = add_noise(z0, eps, t, alpha_bar)
     prediction = pipe.unet(z_t, t, c.expand(len(z0), -1, -1)).sample.to(eps.dtype)
-    target = training_target(pipe.scheduler, z0, eps, alpha_bar[t])
     return (prediction - target).square().mean((1, 2, 3))

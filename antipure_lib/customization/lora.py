@@ -15,13 +15,13 @@ from .latent_diffusion import PROMPT, latents, working_copy
 from .training import CustomizeState, check_training, last_pipe, train_steps
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of every attention block, self and cross
-# and the convolutions and feed-forward layers: a UNet with attention at its coarsest level only needs them
+# With the convolutions and feed-forward layers, for a UNet with attention at its coarsest level only.
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 EVERY_LAYER = (*ATTENTION, *CONVOLUTIONS)
 
 
 def lora_steps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     images: torch.Tensor,  # the subject's photos, at the model's size, [0, 1]
     prompt: str = PROMPT,
     steps: int = 200,
@@ -38,22 +38,16 @@ def lora_steps(
     """Learn a low-rank change of the UNet's layers; one state per step.
 
     W' = W + B·A with A rank × in, B out × rank (LoRA eq. 3, α = rank), for every layer whose name ends in one
-    of `layers`; a convolution's A holds its kernel, its B is 1×1. Only A and B are trained, by AdamW: A
-    starts from N(0, 1/rank²), B from zero. The loss is DreamBooth's first term, without a prior. For Stable
-    Diffusion: `FULL_SIZE["lora"]`; `save_lora` writes what diffusers reads back.
+    of `layers`. AdamW trains A, from N(0, 1/rank²), and B, from zero, on DreamBooth's first term. Adapters of
+    the pipeline stay as they are and active. For Stable Diffusion: `FULL_SIZE["lora"]`.
 
-    If the pipeline has adapters already, they stay as they are and active; a new one is trained on top.
-
-    With a dtype the UNet's frozen convolutions and linear layers are kept in it. That changes no bit of the
-    training, since autocast would round them at every use; A and B stay float32. Outside autocast such a
-    mixture can't be computed with: use `generate`, or load what `save_lora` wrote.
-
-    images: N×3×H×W in [0, 1]. Same seed, same device: same bits. Raises ValueError for values outside their
-    range; RuntimeError for a training that diverged.
+    With a dtype the UNet's frozen convolutions and linear layers are kept in it: autocast would round them at
+    every use. A and B stay float32. Use it with `generate`, or load what `save_lora` wrote.
+    Same seed, same device: same bits.
+    Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """
-    counts = {"steps": steps, "batch": batch, "rank": rank}
-    positive = {"lr": lr, "snr_gamma": snr_gamma}
-    images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
+    counts, seed = {"steps": steps, "batch": batch, "rank": rank}, check_seed(seed)
+    images = check_training(pipe, images, "images", prompt, lr, snr_gamma, **counts)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)
@@ -70,17 +64,16 @@ def lora_steps(
     return run()
 
 
-def lora(pipe: "StableDiffusionPipeline", images: torch.Tensor, **options) -> "StableDiffusionPipeline":
+def lora(pipe: StableDiffusionPipeline, images: torch.Tensor, **options) -> StableDiffusionPipeline:
     """A copy of `pipe` with a trained LoRA adapter; arguments and errors are those of `lora_steps`."""
     return last_pipe(lora_steps(pipe, images, **options))
 
 
-def save_lora(pipe: "StableDiffusionPipeline", folder: str | os.PathLike) -> Path:
-    """Write the newest adapter of `pipe`, for diffusers' `load_lora_weights(folder)`.
+def save_lora(pipe: StableDiffusionPipeline, folder: str | os.PathLike) -> Path:
+    """Write the newest adapter of `pipe`, after `lora` the trained one, for diffusers' `load_lora_weights`.
 
-    After `lora` that is the trained one, alone: adapters under it have files of their own. Returns the file's
-    path; it is written whole or not at all. Raises ValueError for a pipeline without an adapter, and for
-    weights that are NaN or infinite.
+    Returns the file's path; it is written whole or not at all.
+    Raises ValueError for a pipeline without an adapter, and for weights that are NaN or infinite.
 
     >>> save_lora(lora(pipe, photos), "me")
     >>> other.load_lora_weights("me")  # elsewhere, on the unchanged model
@@ -115,9 +108,7 @@ def add_lora(
     known = list(getattr(unet, "peft_config", {}))
     off = any(getattr(module, "disable_adapters", False) is True for module in unet.modules())
     active = unet.active_adapters() if known and not off else []
-    name = next(
-        name for name in ("default", *(f"trained_{n}" for n in range(len(known)))) if name not in known
-    )
+    name = next(n for n in ("default", *(f"trained_{i}" for i in range(len(known)))) if n not in known)
     # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
@@ -130,8 +121,7 @@ def add_lora(
             parameter.requires_grad_(f".{name}." in key)
             if f"lora_A.{name}." in key:
                 parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
-    # What autocast rounds anyway. Norms stay float32: it computes them so.
-    rounded = [module for module in unet.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
-    for module in rounded if dtype else ():
-        if not module.weight.requires_grad:
+    for module in unet.modules() if dtype else ():
+        # What autocast rounds anyway. Norms stay float32: it computes them so.
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and not module.weight.requires_grad:
             module.to(dtype)

@@ -33,8 +33,8 @@ class Customizer(NamedTuple):
     quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
 
     def __call__(
-        self, pipe: "StableDiffusionPipeline", images: torch.Tensor, **options
-    ) -> "StableDiffusionPipeline":
+        self, pipe: StableDiffusionPipeline, images: torch.Tensor, **options
+    ) -> StableDiffusionPipeline:
         """A copy of `pipe` trained on the images, N×3×H×W in [0, 1]; errors are those of `steps`."""
         return last_pipe(self.steps(pipe, images, **options))
 

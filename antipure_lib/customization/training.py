@@ -1,11 +1,7 @@
-"""What every customization and every attacked surrogate share: the training loop of a latent model.
-
-The loss is E[ w_t·‖ε_θ(z_t,t,c) − ε‖² ] over latents z of a few images; the VAE is frozen.  (Rombach et al.
-2022, arXiv 2112.10752, eq. 3, where w_t = 1; see `timestep_weights`)
-"""
+"""The training loop that customizations and attacked surrogates share.  (arXiv 2112.10752, eq. 3)"""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,11 +20,11 @@ class CustomizeState(NamedTuple):
     step: int  # steps done: 1 … steps
     loss: torch.Tensor  # scalar, before this step's update: instance + prior_weight · prior
     losses: dict[str, torch.Tensor]  # its parts: "instance" and, if there is a prior, "prior"
-    pipe: "StableDiffusionPipeline"  # the copy in training: one object, changed by the next step
+    pipe: StableDiffusionPipeline  # the copy in training: one object, changed by the next step
 
 
 def train_steps(
-    pipe: "StableDiffusionPipeline",  # trained in place
+    pipe: StableDiffusionPipeline,  # trained in place
     groups: dict[str, tuple[tuple[torch.Tensor, torch.Tensor], str]],  # name: (from `latents`, prompt)
     weights: dict[str, float],  # of the groups' losses; default 1 each
     steps: int,
@@ -43,9 +39,9 @@ def train_steps(
 ) -> Iterator[CustomizeState]:
     """AdamW on what asks for gradients in `pipe`: the loop that all customizations and surrogates share.
 
-    (arXiv 2112.10752, eq. 3.) A step's images, the same number of each group, have timesteps spread evenly
-    over 0 … T−1 (see `stratified`); one image has a uniform timestep. After the last step, raises
-    RuntimeError if the loss or a weight is NaN or infinite.
+    (arXiv 2112.10752, eq. 3.) A step has the same number of images of each group. Their timesteps are spread
+    evenly over 0 … T−1 (see `stratified`).
+    After the last step, raises RuntimeError if the loss or a weight is NaN or infinite.
     """
     scheduler, device = pipe.scheduler, pipe.unet.device
     alpha_bar, timesteps = alpha_bars(scheduler, device), scheduler.config.num_train_timesteps
@@ -57,7 +53,7 @@ def train_steps(
     text = text_embeddings(pipe, [prompt for _, prompt in groups.values()], dtype)
 
     @torch.enable_grad()
-    def step() -> dict[str, torch.Tensor]:
+    def step() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         z0 = torch.cat([_draw(mean, std, batch, generator) for (mean, std), _ in groups.values()])
         eps = randn(z0.shape, generator, device)
         t = (timesteps * stratified(batch, generator, device)).long().repeat(len(groups))
@@ -73,11 +69,11 @@ def train_steps(
         scaler.update()
         schedule.step()
         optimizer.zero_grad()
-        return {"loss": loss.detach()} | {name: part.detach() for name, part in losses.items()}
+        return loss.detach(), {name: part.detach() for name, part in losses.items()}
 
     finite = True
     for number in range(1, steps + 1):
-        loss, losses = (found := step()).pop("loss"), found
+        loss, losses = step()
         finite = finite & loss.isfinite()
         yield CustomizeState(number, loss, losses, pipe)
     if not (finite & torch.stack([p.isfinite().all() for p in parameters]).all()):
@@ -86,11 +82,8 @@ def train_steps(
 
 def _optimizer(pipe, lr, text_lr, steps, decay, warmup):
     """AdamW with a learning rate per network, and the schedule of both rates."""
-    rates = {pipe.unet: lr, pipe.text_encoder: lr if text_lr is None else text_lr}
-    learned = [
-        {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate}
-        for model, rate in rates.items()
-    ]
+    unet, text = ([p for p in m.parameters() if p.requires_grad] for m in (pipe.unet, pipe.text_encoder))
+    learned = [{"params": unet, "lr": lr}, {"params": text, "lr": lr if text_lr is None else text_lr}]
     # fused: one pass over the weights instead of a dozen. On two cores a DreamBooth step takes a tenth less.
     optimizer = torch.optim.AdamW(learned, fused=True)
 
@@ -102,21 +95,18 @@ def _optimizer(pipe, lr, text_lr, steps, decay, warmup):
 
 
 def check_training(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     images: torch.Tensor,
-    prompt: str,
     name: str,  # of the images' argument
-    least: Mapping[str, int],  # counts that must be at least 1, by name
-    positive: Mapping[str, float | None],  # by name, "lr" among them; None passes, but for lr
+    prompt: str,
+    lr: float,
+    snr_gamma: float | None,
+    **counts: int,  # that must be at least 1
 ) -> torch.Tensor:
-    """The images as N×3×H×W, after the checks that every training shares.
-
-    Raises ValueError for values outside their range, for another size than the model's, and for a prompt that
-    the model can't read whole; RuntimeError in `torch.inference_mode()`; TypeError for another model.
-    """
-    check_counts(**least)
-    check_positive(**positive)
-    check_finite(lr=positive["lr"])  # the others may be None
+    """The images as N×3×H×W. Raises as `check_size`, `check_prompt`; RuntimeError in inference mode."""
+    check_counts(**counts)
+    check_finite(lr=lr)
+    check_positive(lr=lr, snr_gamma=snr_gamma)
     if torch.is_inference_mode_enabled():
         raise RuntimeError("torch.inference_mode() forbids the gradients that training needs; leave it")
     images = check_size(pipe, images, name)
@@ -133,13 +123,11 @@ def _draw(mean, std, batch, generator) -> torch.Tensor:
 
 
 def timestep_weights(
-    scheduler: "DDPMScheduler", alpha_bar: torch.Tensor, snr_gamma: float | None
+    scheduler: DDPMScheduler, alpha_bar: torch.Tensor, snr_gamma: float | None
 ) -> torch.Tensor:
-    """Min-SNR weights of the timesteps.  (Hang et al. 2023, arXiv 2303.09556, section 3.4)
+    """Min-SNR weights min(SNR_t, γ)/SNR_t, SNR_t = ᾱ_t/(1−ᾱ_t).  (arXiv 2303.09556, section 3.4)
 
-    min(SNR_t, γ)/SNR_t for a model that predicts ε, min(SNR_t, γ)/(SNR_t + 1) for one that predicts v, with
-    SNR_t = ᾱ_t/(1−ᾱ_t); 1 for γ = None. alpha_bar: ᾱ_t of each weight wanted. An error in ε at a small t
-    hardly changes the image, and the plain loss counts it like one that does.
+    A model that predicts v has the denominator SNR_t + 1. γ = None: 1. alpha_bar: ᾱ_t of each weight wanted.
     """
     if snr_gamma is None:
         return torch.ones_like(alpha_bar)
@@ -148,7 +136,7 @@ def timestep_weights(
     return snr.clamp(max=snr_gamma) / whole
 
 
-def last_pipe(states: Iterator[CustomizeState]) -> "StableDiffusionPipeline":
+def last_pipe(states: Iterator[CustomizeState]) -> StableDiffusionPipeline:
     """The pipeline after the last step."""
     pipe = None
     for state in states:

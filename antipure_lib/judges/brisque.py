@@ -18,12 +18,11 @@ SHAPES = torch.arange(200, 10_001, dtype=torch.float64) / 1000  # generalised Ga
 def brisque(images: torch.Tensor) -> torch.Tensor:
     """BRISQUE of every image: how unnatural its noise, blur or blocks look. About 0 … 100, higher is worse.
 
-    (Mittal et al., IEEE TIP 2012.) A support vector regression, Σ_k w_k·exp(−γ‖f − v_k‖²) − ρ, on
-    `brisque_features` scaled to −1 … 1. The authors' own model (data/judges/README.md) learned people's
-    scores of photos of some 500 × 750 px. So at 64 px compare only with clean pictures of the same size.
-
-    images: 3×H×W or N×3×H×W in [0, 1], sides ≥ 32 px. Returns (N,) float32 on the CPU, NaN for an image of
-    one colour, which has no statistics. Raises ValueError for values outside their range.
+    (IEEE TIP 2012.) A support vector regression, Σ_k w_k·exp(−γ‖f − v_k‖²) − ρ, on `brisque_features` scaled
+    to −1 … 1. The authors' own model (data/judges) learned people's scores of photos of some 500 × 750 px.
+    So at 64 px compare only with clean pictures of the same size.
+    images: 3×H×W or N×3×H×W in [0, 1], sides ≥ 32 px. Returns (N,) float32 on the CPU, NaN for one colour.
+    Raises ValueError for values outside their range.
     """
     svm = _svm()
     features = 2 * (brisque_features(images) - svm["low"]) / (svm["high"] - svm["low"]) - 1
@@ -35,9 +34,8 @@ def brisque_features(images: torch.Tensor) -> torch.Tensor:
     """The 36 natural scene statistics of BRISQUE: N×3×H×W in [0, 1] → N×36 float64, on the CPU.
 
     (IEEE TIP 2012.) At full and at half size: Î = (I − μ)/(σ + 1/255), μ, σ of a 7×7 Gaussian (eq. 1-3). Then
-    (α, (σ_l² + σ_r²)/2) of Î, and (α, η, σ_l², σ_r²) of the products of neighbours, horizontal, vertical and
-    on both diagonals: see `fit_aggd`. Borders are mirrored and half size is bicubic without antialiasing, as
-    in the authors' C++ release.
+    `fit_aggd`'s (α, (σ_l² + σ_r²)/2) of Î, and (α, η, σ_l², σ_r²) of products of neighbours in 4 directions.
+    As in the authors' C++, borders are mirrored and half size is bicubic without antialiasing.
     """
     images = check_image(images, "images").detach().cpu().double()
     if min(images.shape[-2:]) < BRISQUE_SIDE:
@@ -72,8 +70,8 @@ def _scale_features(grey):
 def fit_aggd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit an asymmetric generalised Gaussian by its moments: α, η, σ_l², σ_r² of every row of x, N×….
 
-    α solves Γ(2/α)²/(Γ(1/α)·Γ(3/α)) = R̂ (Lasmar et al. 2009; in BRISQUE's paper after eq. 8), to 0.001 in
-    0.2 … 10; η is the distribution's mean; σ_l², σ_r² are the mean squares of negative and positive values.
+    α in 0.2 … 10 solves Γ(2/α)²/(Γ(1/α)·Γ(3/α)) = R̂ to 0.001 (IEEE TIP 2012, after eq. 8). Mean: η.
+    Mean squares of negative and positive values: σ_l², σ_r².
     """
     x = x.flatten(1).double()
     left, right = ((x.square() * side).sum(1) / side.sum(1) for side in ((x < 0).double(), (x > 0).double()))

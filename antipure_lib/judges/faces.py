@@ -1,7 +1,4 @@
-"""Judges that this project did not train: dlib for identity; LPIPS, FLIP, SSIM and PSNR for visible change.
-
-None shares weights with a model that is attacked or purifies: no protection wins by fooling its judge.
-"""
+"""Judges that share no weights with any model here: dlib for identity; visible change (see `visible`)."""
 
 import importlib.util
 import json
@@ -24,16 +21,16 @@ MAX_SIDE = 2048  # keeps a 20,000 x 3 strip from being enlarged beyond memory
 class Judge:
     """Identity and perceptual judges; each network is loaded when it is first needed. Nothing is random.
 
-    Images are 3×H×W or N×3×H×W float32 in [0, 1]. Wherever faces are compared, images or their embeddings
-    (N×128, from `embed`) may be given, so no face need be embedded twice.
+    Images are 3×H×W or N×3×H×W float32 in [0, 1]. Where faces are compared, their embeddings (N×128, from
+    `embed`) may be given as well. Raises ValueError for other images.
     """
 
     def detect(self, images: torch.Tensor) -> list[tuple[float, float, float, float] | None]:
-        """Find the largest face of every image: dlib's HOG detector, its default threshold.
+        """Find the largest face of every image: dlib's HOG detector (Dalal and Triggs 2005).
 
         The shorter side is enlarged to DETECT_SIDE, a longer side over MAX_SIDE reduced to that (bicubic).
-        Returns N boxes (left, top, right, bottom) in pixels of the input, which may reach past its border, or
-        None where there is no face. Raises ValueError for a bad image, ModuleNotFoundError without dlib.
+        Returns N boxes (left, top, right, bottom) in pixels of the input, or None where there is no face.
+        A box may reach past the border. Raises ModuleNotFoundError without dlib.
         """
         boxes = []
         for image in check_image(images, "images"):
@@ -46,8 +43,8 @@ class Judge:
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Describe the largest face of every image by the 128 numbers of dlib's ResNet (5 points, no jitter).
 
-        Returns N×128 float32 on the CPU, NaN in the rows without a face. Raises as `detect` does, and
-        ModuleNotFoundError without the package face_recognition_models.
+        Returns N×128 float32 on the CPU, NaN in rows without a face. Raises ModuleNotFoundError without dlib
+        or face_recognition_models.
         """
         dlib = _dlib()
         images = check_image(images, "images")
@@ -66,8 +63,8 @@ class Judge:
     def ism(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
         """Identity score matching: mean cosine to the mean clean embedding.  (Anti-DreamBooth, 2303.15433)
 
-        In [−1, 1], over the generated images with a face; nan where none has one. dlib's embeddings aren't
-        centred: even strangers score about 0.9. Compare with pairs of photos of one person and of two.
+        In [−1, 1], over the generated images with a face; nan where none has one. Even strangers score about
+        0.9, because dlib's embeddings aren't centred. Compare with pairs of photos of one person and of two.
         """
         clean = self._faces(reference).nanmean(dim=0)
         return float(F.cosine_similarity(self._faces(generated), clean, dim=-1).nanmean())
@@ -75,14 +72,14 @@ class Judge:
     def distance(self, generated: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """Euclidean distance of faces, dlib's own metric: the mean over the reference photos.
 
-        Returns (N,) float32, NaN where a generated image, or every reference, has no face. `threshold` is
-        calibrated on pairs of photos; the distance to a mean embedding would always be smaller.
+        Returns (N,) float32, NaN where a generated image, or every reference, has no face.
+        `threshold` is calibrated on pairs of photos: the distance to a mean embedding is smaller.
         """
         faces, clean = self._faces(generated), self._faces(reference)
         return torch.linalg.vector_norm(faces[:, None] - clean[None], dim=-1).nanmean(dim=1)
 
     def same_person(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
-        """Share, in [0, 1], of the generated images that show the reference person: distance ≤ threshold.
+        """Share, in [0, 1], of the generated images that show the reference person: distance ≤ `threshold`.
 
         An image without a face does not show the person; nan where no reference has a face.
         """
@@ -104,18 +101,16 @@ class Judge:
 
     @property
     def threshold(self) -> float:
-        """Distance up to which two rendered faces count as one person; dlib's 0.6 is for real photos."""
+        """Distance up to which two rendered faces count as one person; for real photos dlib says 0.6."""
         return float(self.calibration["threshold"])
 
     lpips, flip, ssim, psnr = (staticmethod(measure) for measure in (lpips, flip, ssim, psnr))
 
     def _faces(self, faces: torch.Tensor) -> torch.Tensor:
-        if faces.ndim != 2:
-            return self.embed(faces)
-        if faces.shape[1] != 128:
+        if faces.ndim == 2 and faces.shape[1] != 128:
             shape = tuple(faces.shape)
             raise ValueError(f"faces: expected images or N×128 embeddings, not {shape}; use Judge.embed")
-        return faces
+        return faces if faces.ndim == 2 else self.embed(faces)
 
     def _largest_face(self, pixels: np.ndarray):
         return max(self._detector(pixels, 0), key=lambda face: face.area(), default=None)
@@ -130,8 +125,7 @@ class Judge:
 
     @cached_property
     def _recogniser(self):
-        path = _model_path("dlib_face_recognition_resnet_model_v1.dat")
-        return _dlib().face_recognition_model_v1(path)
+        return _dlib().face_recognition_model_v1(_model_path("dlib_face_recognition_resnet_model_v1.dat"))
 
 
 def _dlib():

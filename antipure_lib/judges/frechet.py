@@ -1,26 +1,21 @@
-"""Judges of generated images that need no original: a Fréchet distance between sets, BRISQUE per image.
-
-Neither learns from this project's images, and no attack sees them.
-"""
+"""A Fréchet distance between sets of images, in features that this project neither trains nor attacks."""
 
 import math
-from functools import cache
 
 import torch
 
 from ..core.images import check_image
-from .lpips import LPIPS, MIN_SIDE
+from .lpips import MIN_SIDE, lpips_network
 
 
 def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
     """Fréchet distance between two sets of images in features of AlexNet; 0 for equal sets, higher is worse.
 
-    FID (Heusel et al. 2017, arXiv 1706.08500) has Inception's 2048 features at 299 px; these are the 256 of
+    FID (Heusel et al. 2017, arXiv 1706.08500) has Inception's 2048 features; these are the 256 of
     `alexnet_features`. Compare only sets of one image size and of equal numbers of images. With few images
-    the distance is too large. Two sets of real images of these numbers show what "no difference" is.
-
-    images, reference: N×3×H×W and M×3×H×W in [0, 1], at least two of each, of one size. Raises ValueError for
-    values outside their range.
+    the distance is too large: two sets of real images show the value of "no difference".
+    images, reference: N×3×H×W and M×3×H×W in [0, 1], N, M ≥ 2, of one size.
+    Raises ValueError for values outside their range.
     """
     images, reference = check_image(images, "images"), check_image(reference, "reference")
     if images.shape[1:] != reference.shape[1:]:
@@ -32,10 +27,10 @@ def frechet(images: torch.Tensor, reference: torch.Tensor) -> float:
 def frechet_distance(features_a: torch.Tensor, features_b: torch.Tensor) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2·(Σ_a·Σ_b)^½), of two samples' means and covariances.
 
-    The squared 2-Wasserstein distance of Gaussians (Dowson & Landau 1982; arXiv 1706.08500, eq. 6). With
-    Σ = AᵀA, A the centred features over √(n−1), the root's trace is the sum of the singular values of A·Bᵀ.
-    That is exact also where Σ lacks full rank. features: N×D and M×D, N, M ≥ 2; computed in float64.
-    Raises ValueError for other shapes, NaN and infinity.
+    With Σ = AᵀA, A the centred features over √(n−1), the root's trace is the sum of the singular values of
+    A·Bᵀ. That holds without full rank as well.  (Dowson & Landau 1982; arXiv 1706.08500, eq. 6)
+    features_a, features_b: N×D and M×D, N, M ≥ 2, finite.
+    Raises ValueError for values outside their range.
     """
     a, b = (_features(f, name) for f, name in ((features_a, "features_a"), (features_b, "features_b")))
     if a.shape[1] != b.shape[1]:
@@ -62,17 +57,12 @@ def _centre(f):
 
 @torch.no_grad()
 def alexnet_features(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """AlexNet's last convolution, averaged over the picture: N×3×H×W in [0, 1], sides ≥ 31 px → N×256.
+    """ImageNet's AlexNet, its last convolution averaged over the picture (from `LPIPS`).  → N×256
 
-    The trunk is ImageNet's, from LPIPS (data/judges). Raises ValueError for values outside their range.
+    images: N×3×H×W in [0, 1], sides ≥ 31 px. Raises ValueError for values outside their range.
     """
     images = check_image(images, "images")
     if min(images.shape[-2:]) < MIN_SIDE:
         raise ValueError(f"images: AlexNet needs sides of {MIN_SIDE} px, not {tuple(images.shape[-2:])}")
-    network = _alexnet().to(images.device)
+    network = lpips_network().to(images.device)
     return torch.cat([network.features(part.float())[-1].mean((2, 3)) for part in images.split(batch)])
-
-
-@cache
-def _alexnet() -> LPIPS:
-    return LPIPS()

@@ -1,7 +1,10 @@
 """LPIPS: how different two images look to an AlexNet whose channels are weighted by people's judgements."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from ..core.images import to_model
@@ -13,16 +16,12 @@ MIN_SIDE = 31  # below it AlexNet's second pooling has nothing left to pool
 class LPIPS(nn.Module):
     """Learned perceptual image patch similarity, version 0.1, AlexNet (Zhang et al. 2018, equation 1).
 
-    d(x, y) = Σ_l mean_hw Σ_c w_lc (x̂_lchw − ŷ_lchw)², where x̂_l are the activations after the
-    l-th of five ReLUs, scaled to length 1 over the channels, and w_l ≥ 0 was fitted to human judgements.
-
-    The weights are data/judges/lpips_alex.safetensors (fp16, computed in fp32); data/judges/README.md tells
-    where they come from. Raises FileNotFoundError where they are missing.
+    d(x, y) = Σ_l mean_hw Σ_c w_lc (x̂_lchw − ŷ_lchw)². Activations x̂_l after the l-th of five ReLUs have
+    length 1 over the channels. People's judgements gave the w_l ≥ 0.
+    The weights are in data/judges, in fp16, and computed in fp32. Raises FileNotFoundError without them.
     """
 
     def __init__(self) -> None:
-        from safetensors.torch import load_file
-
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 11, stride=4, padding=2)
         self.conv2 = nn.Conv2d(64, 192, 5, padding=2)
@@ -34,7 +33,6 @@ class LPIPS(nn.Module):
         # ImageNet's mean and standard deviation for images in [−1, 1], as rounded by the authors.
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
-
         weights = load_file(data_path("judges", "lpips_alex.safetensors"))
         self.load_state_dict({name: weight.float() for name, weight in weights.items()})
         self.requires_grad_(False).eval()
@@ -46,15 +44,13 @@ class LPIPS(nn.Module):
         h2 = F.relu(self.conv2(F.max_pool2d(h1, 3, stride=2)))
         h3 = F.relu(self.conv3(F.max_pool2d(h2, 3, stride=2)))
         h4 = F.relu(self.conv4(h3))
-        h5 = F.relu(self.conv5(h4))
-        return [h1, h2, h3, h4, h5]
+        return [h1, h2, h3, h4, F.relu(self.conv5(h4))]
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Distances (N,) ≥ 0 of N×3×H×W images x and y in [0, 1]; differentiable in both.
 
-        The images are taken at the size they have. AlexNet learned at 224 px, so at 64 px a feature covers
-        more of the picture, and figures compare only with others at 64 px. Raises ValueError for a side
-        under 31 px.
+        A feature covers more of a smaller picture, so compare only values of one size.
+        Raises ValueError for a side under 31 px.
         """
         if min(x.shape[-2:]) < MIN_SIDE:
             shape = tuple(x.shape[-2:])
@@ -64,6 +60,12 @@ class LPIPS(nn.Module):
             head = getattr(self, f"head{layer}").view(1, -1, 1, 1)
             distance = distance + (head * (_unit(a) - _unit(b)).square()).sum(dim=1).mean(dim=(1, 2))
         return distance
+
+
+@cache
+def lpips_network() -> LPIPS:
+    """The one network of this process, loaded when it is first used."""
+    return LPIPS()
 
 
 def _unit(h: torch.Tensor) -> torch.Tensor:

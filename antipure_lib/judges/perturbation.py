@@ -11,10 +11,9 @@ from .faces import Judge
 def radial_spectrum(delta: torch.Tensor, rings: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     """Root mean square of a perturbation's Fourier coefficients in rings of equal frequency.
 
-    The transform is orthonormal: white noise of standard deviation σ has σ in every ring, and the mean
-    square over all coefficients is the perturbation's mean square.
-    delta: 3×H×W. rings: their number, fewer for small images. Returns frequencies (the rings' middles, from 0
-    to √½ cycles a pixel) and amplitudes in the units of delta, both of one length; nan for an empty ring.
+    The transform is orthonormal (Parseval): white noise of standard deviation σ has σ in every ring.
+    delta: 3×H×W. rings: their number, fewer for small images. Returns frequencies, 0 … √½ cycles per pixel at
+    the rings' middles, and amplitudes in delta's units; nan for an empty ring.
     Raises ValueError for another shape.
     """
     if delta.ndim != 3 or delta.numel() == 0:
@@ -35,7 +34,7 @@ def radial_spectrum(delta: torch.Tensor, rings: int = 32) -> tuple[torch.Tensor,
 def compare_photos(x: torch.Tensor, x_protected: torch.Tensor) -> dict[str, float | str]:
     """How visible a change is: largest change (1/255), PSNR (dB), LPIPS and FLIP (0: none).
 
-    x, x_protected: 3×H×W in [0, 1], same shape. Where a judge can't tell, its reason stands in its place.
+    x, x_protected: 3×H×W in [0, 1], same shape. A judge that fails gives its reason in place of a number.
     Raises ValueError for other shapes, and for equal photos.
     """
     a, b = check_image(x), check_image(x_protected, "x_protected")
@@ -55,17 +54,16 @@ def compare_photos(x: torch.Tensor, x_protected: torch.Tensor) -> dict[str, floa
 
 
 def survival(
-    purify: Callable[[torch.Tensor, int], torch.Tensor],
-    x: torch.Tensor,
-    x_protected: torch.Tensor,
+    purify: Callable[[torch.Tensor, int], torch.Tensor],  # (images, seed) → images
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
+    x_protected: torch.Tensor,  # of the same shape
     seed: int = 0,
 ) -> torch.Tensor:
-    """‖Pure(x+δ) − Pure(x)‖₂ / ‖δ‖₂ for each image, with the same noise in both.
+    """‖Pure(x+δ) − Pure(x)‖₂ / ‖δ‖₂ per image, (N,), with the same noise in both.  0: nothing is left.
 
-    0: purification removes the perturbation; 1: it leaves as much as there was.
-    purify: (images, seed) → images, such as `lambda images, seed: gridpure(ddpm, images, seed=seed)`.
-    x, x_protected: same shape, [0, 1]. Returns (N,).
     Raises ValueError if the shapes differ or an image isn't perturbed at all.
+
+    >>> survival(lambda images, seed: gridpure(ddpm, images, seed=seed), x, x_protected)
     """
     clean, protected = check_image(x), check_image(x_protected, "x_protected")
     if clean.shape != protected.shape:

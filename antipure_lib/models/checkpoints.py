@@ -10,19 +10,9 @@ import torch
 
 from ..runtime.devices import check_dtype, pick_device, pick_dtype
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
+from . import folders
 from .embedded import data_path
-from .folders import (
-    LATENT,
-    LOADERS,
-    PIXEL,
-    UNUSED,
-    OtherKind,
-    check_fit,
-    check_index,
-    lacking,
-    quiet,
-    read_folder,
-)
+from .folders import LATENT, LOADERS, PIXEL, OtherKind
 from .guided_diffusion import load_guided_diffusion
 
 NANO = {PIXEL: ("models", "ddpm"), LATENT: ("models", "sd")}
@@ -43,32 +33,20 @@ class WebFile(NamedTuple):
     sha256: str
 
 
-# 2,211,383,297 bytes, 552,814,086 weights; the first address is the authors'
-# (github.com/openai/guided-diffusion).
-GUIDED = ("256x256_diffusion_uncond.pt", "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1")
-
+# 2.2 GB, 552,814,086 weights. The first address is the authors' (github.com/openai/guided-diffusion).
+ADM = ("256x256_diffusion_uncond.pt", "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1")
+OPENAI = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
+DEEPINV = "https://huggingface.co/deepinv/diffunet/resolve/6b0a2cf45decab1f022d22eefe3787d9d515f32b"
+GUIDED = (WebFile(f"{OPENAI}/{ADM[0]}", *ADM), WebFile(f"{DEEPINV}/diffusion_openai.pt", *ADM))
+CELEBAHQ = (
+    Repo("google/ddpm-ema-celebahq-256", "1e28fb7ec9c7be2ea82a2162df956a9809852ea4"),
+    Repo("google/ddpm-celebahq-256", "cd5c944777ea2668051904ead6cc120739b86c4d"),
+)
+SD15 = Repo("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
 KNOWN: dict[str, dict[str, tuple[Repo | WebFile, ...]]] = {
-    PIXEL: {
-        "ddpm-celebahq-256": (
-            Repo("google/ddpm-ema-celebahq-256", "1e28fb7ec9c7be2ea82a2162df956a9809852ea4"),
-            Repo("google/ddpm-celebahq-256", "cd5c944777ea2668051904ead6cc120739b86c4d"),
-        ),
-        "guided-diffusion-256-uncond": (
-            WebFile("https://openaipublic.blob.core.windows.net/diffusion/jul-2021/" + GUIDED[0], *GUIDED),
-            WebFile(
-                "https://huggingface.co/deepinv/diffunet/resolve/6b0a2cf45decab1f022d22eefe3787d9d515f32b/"
-                "diffusion_openai.pt",
-                *GUIDED,
-            ),
-        ),
-    },
-    LATENT: {
-        "sd15": (
-            Repo("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
-        ),
-    },
+    PIXEL: {"ddpm-celebahq-256": CELEBAHQ, "guided-diffusion-256-uncond": GUIDED},
+    LATENT: {"sd15": (SD15,)},
 }
-
 # No commit of these is known. So they are named, not used, if the first one vanishes as runwayml's did.
 MIRRORS = {"sd15": ("sd-legacy/stable-diffusion-v1-5", "benjamin-paine/stable-diffusion-v1-5")}
 
@@ -76,8 +54,7 @@ MIRRORS = {"sd15": ("sd-legacy/stable-diffusion-v1-5", "benjamin-paine/stable-di
 class ModelNotHere(FileNotFoundError):
     """A model that isn't on this machine, or that no source delivered.
 
-    name: as it was asked for. sources: where it can come from. answers: (source, what it said) of each source
-    that was asked; empty if none was, because of download=False.
+    name: as asked for. sources: where it can come from. answers: (source, its answer) of each one asked.
     """
 
     def __init__(self, message: str, name: str = "", sources: tuple = (), answers: tuple = ()) -> None:
@@ -89,20 +66,19 @@ class KnownCheckpoint(NamedTuple):
     """One row of `known_checkpoints`. path: where it is on this machine; None if it would be downloaded."""
 
     name: str
-    kind: str  # "DDPMPipeline" or "StableDiffusionPipeline"
     loader: str  # the function that loads it
     sources: tuple[str, ...]  # in the order in which they are tried
     path: Path | None
 
 
 def known_checkpoints() -> list[KnownCheckpoint]:
-    """Every known name, what it is, where it comes from, and where it is here. Asks no network."""
+    """Every known name, its function, where it comes from, and where it is here. Asks no network."""
     rows = []
     for kind, names in KNOWN.items():
-        rows.append(KnownCheckpoint("nano", kind, LOADERS[kind], ("this package",), data_path(*NANO[kind])))
+        rows.append(KnownCheckpoint("nano", LOADERS[kind], ("this package",), data_path(*NANO[kind])))
         for name, sources in names.items():
             ids = tuple(source.id for source in sources)
-            rows.append(KnownCheckpoint(name, kind, LOADERS[kind], ids, _cached(sources, kind)))
+            rows.append(KnownCheckpoint(name, LOADERS[kind], ids, _cached(sources, kind)))
     return rows
 
 
@@ -111,13 +87,12 @@ def load_ddpm(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     download: bool = False,
-) -> "DDPMPipeline":
+) -> DDPMPipeline:
     """A pixel-space diffusion model, the purifier, as a `diffusers.DDPMPipeline` in evaluation mode.
 
     name: "nano"; "ddpm-celebahq-256" or "guided-diffusion-256-uncond"; a folder written by `save_pretrained`;
     a guided-diffusion .pt file; or a hub id "owner/name".
-    device: None chooses (see `pick_device`). dtype: None takes the device's fastest (see `pick_dtype`).
-    download: whether a known name or a hub id that isn't on this machine may be fetched.
+    device, dtype: None chooses, see `pick_device` and `pick_dtype`. download: whether it may be fetched.
     Weights are read as plain tensors; nothing that a folder or file brings along is executed.
     Raises ModelNotHere, a FileNotFoundError, if the model isn't here or no source delivers it.
     Raises ValueError for an unknown name, another kind of model, a damaged file or a wrong argument.
@@ -130,12 +105,12 @@ def load_stable_diffusion(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = torch.float32,
     download: bool = False,
-) -> "StableDiffusionPipeline":
-    """A text-to-image latent diffusion model as a `diffusers.StableDiffusionPipeline`, no safety checker.
+) -> StableDiffusionPipeline:
+    """A text-to-image model as a `diffusers.StableDiffusionPipeline` without a safety checker. No SDXL.
 
-    name: "nano"; "sd15"; a folder written by `save_pretrained`; or a hub id "owner/name". No SDXL.
-    dtype: float32 by default, because the model is going to be fine-tuned. Everything else as in `load_ddpm`,
-    but weights are read from safetensors alone.
+    name: "nano"; "sd15"; a folder written by `save_pretrained`; or a hub id "owner/name".
+    dtype: float32, because the model is going to be fine-tuned. Weights are read from safetensors alone.
+    Everything else is as in `load_ddpm`.
     """
     return _load(name, LATENT, device, dtype, download)
 
@@ -149,10 +124,10 @@ def _load(name, kind, device, dtype, download):
     device = pick_device(device)
     path = _find(str(name), kind, download)
     # Weights that are made in torch.inference_mode() could never take part in a gradient.
-    with torch.inference_mode(False), quiet():
+    with torch.inference_mode(False), folders.quiet():
         one_file = kind == PIXEL and path.is_file() and path.suffix != ".safetensors"
-        pipe = load_guided_diffusion(path) if one_file else read_folder(path, kind)
-        check_fit(pipe, str(path))
+        pipe = load_guided_diffusion(path) if one_file else folders.read_folder(path, kind)
+        folders.check_fit(pipe, str(path))
         pipe = pipe.to(device, dtype or pick_dtype(device))
     if kind == LATENT:  # a tokenizer without tokenizer_config.json knows no limit
         limit = pipe.text_encoder.config.max_position_embeddings
@@ -178,10 +153,8 @@ def _find(name, kind, download):
         return _obtain(name, kind, (Repo(name),), download)
     file = ", a guided-diffusion .pt file" if kind == PIXEL else ""
     nothing = "; there is no such file or folder" if re.search(r"[/\\.]", name) else ""
-    raise ValueError(
-        f"unknown model '{name}'; the known names are {', '.join(known)}, or give a local folder that holds "
-        f"a model_index.json{file} or a hub id 'owner/name'{nothing}"
-    )
+    others = f"or give a local folder that holds a model_index.json{file} or a hub id 'owner/name'{nothing}"
+    raise ValueError(f"unknown model '{name}'; the known names are {', '.join(known)}, {others}")
 
 
 def _is_hub_id(name, kind, download):
@@ -212,9 +185,9 @@ def _fetch(source, kind, local=False):
     """A source's folder or file. Raises OSError if it can't be had; with `local`, if it isn't here."""
     if isinstance(source, WebFile):
         path = Path(torch.hub.get_dir()) / "checkpoints" / source.name
-        if not path.is_file() and local:
-            raise FileNotFoundError(path)
         if not path.is_file():
+            if local:
+                raise FileNotFoundError(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(source.id, str(path), hash_prefix=source.sha256)
         return path
@@ -222,18 +195,18 @@ def _fetch(source, kind, local=False):
 
     index = try_to_load_from_cache(source.id, "model_index.json", revision=source.revision)
     if not local:
-        with quiet():  # transformers remarks on optional image processors that nothing here uses
+        with folders.quiet():  # transformers remarks on optional image processors that nothing here uses
             import diffusers
 
             pipeline = getattr(diffusers, kind)
         index = hf_hub_download(source.id, "model_index.json", revision=source.revision)
-        check_index(Path(index), kind, source.id)  # before anything large is fetched
-        options = UNUSED[kind] | {"revision": source.revision}
+        folders.check_index(Path(index), kind, source.id)  # before anything large is fetched
+        options = folders.UNUSED[kind] | {"revision": source.revision}
         options |= {"use_safetensors": True} if kind == LATENT else {}
         index = f"{pipeline.download(source.id, **options)}/model_index.json"
     if not isinstance(index, str):
         raise FileNotFoundError(source.id)
-    if missing := lacking(Path(index).parent, kind):
+    if missing := folders.lacking(Path(index).parent, kind):
         raise FileNotFoundError(f"it has no {missing}")
     return Path(index).parent
 

@@ -14,8 +14,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]  # the package's folder
 def data_path(*parts: str) -> Path:
     """Where an embedded file or folder is: data_path("faces", "p01", "A1.png").
 
-    Looks next to the package (a checkout, an editable install), then inside it (an installed wheel).
-    Raises FileNotFoundError when the data or this part of it isn't there.
+    It is next to the package in a checkout and inside it in an installed wheel.
+    Raises FileNotFoundError when this part of the data isn't there.
     """
     checkout = _PACKAGE.parent
     # Only a checkout has pyproject.toml next to the package: site-packages/data would be somebody else's.
@@ -33,7 +33,7 @@ def identities() -> list[str]:
 
 @torch.inference_mode(False)  # else the photos could never take part in a gradient
 def load_faces(identity: str, photo_set: str = "B") -> torch.Tensor:
-    """The four photos of one set of one person: 4×3×H×W float32 in [0, 1].
+    """The four photos of one set of one person (data/faces/README.md): 4×3×H×W float32 in [0, 1].
 
     identity: one of identities(). photo_set: "A", "B" or "C".
     Raises ValueError for an unknown person or set.

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..runtime.checks import check_scheduler
@@ -27,7 +27,6 @@ PARTS = {
 
 UNUSED = {PIXEL: {}, LATENT: {"safety_checker": None, "feature_extractor": None, "image_encoder": None}}
 UNUSED[LATENT]["requires_safety_checker"] = False
-
 OR_SAVE = "or save the pipeline again with save_pretrained"
 
 
@@ -107,8 +106,8 @@ def _read_part(folder, part, name, kind):
         safe = {"use_safetensors": True} if kind == LATENT else {}
         options |= {"variant": _variant(home), "output_loading_info": True} | safe
     try:
-        found = getattr(diffusers, name, None) or getattr(transformers, name)
-        found = found.from_pretrained(home, **options)
+        known = getattr(diffusers, name, None) or getattr(transformers, name)
+        found = known.from_pretrained(home, **options)
     except MemoryError:
         raise
     except Exception as error:  # damaged files can make the libraries raise nearly anything
@@ -177,15 +176,11 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    loggers = [diffusers_logging, transformers_logging]
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in loggers]
-    for log in loggers:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
+    with ExitStack() as after:
+        for log in (diffusers_logging, transformers_logging):
+            after.callback(log.set_verbosity, log.get_verbosity())
+            if log.is_progress_bar_enabled():
+                after.callback(log.enable_progress_bar)
+            log.set_verbosity_error()
+            log.disable_progress_bar()
         yield
-    finally:
-        for log, level, bar in before:
-            log.set_verbosity(level)
-            if bar:
-                log.enable_progress_bar()

@@ -1,7 +1,7 @@
 """OpenAI's guided-diffusion checkpoints, read from their original .pt layout into diffusers' classes.
 
 Unconditional models whose residual blocks resample, with scale-shift normalisation: the 256 px model that
-DiffPure and GrIDPure use, and its relatives.  (Dhariwal & Nichol 2021, 2105.05233)
+DiffPure and GrIDPure use, and its relatives.  (Dhariwal & Nichol 2021, arXiv 2105.05233)
 """
 
 import re
@@ -12,38 +12,34 @@ import torch
 from ..runtime.checks import check_path
 from ..runtime.pipelines import DDPMPipeline
 
+# Of every layer: diffusers' name and the original one.
 RESIDUAL = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
 }
-
-ATTENTION = {"norm": "group_norm", "qkv": "qkv", "proj_out": "to_out.0"}
-
+ATTENTION = {"group_norm": "norm", "qkv": "qkv", "to_out.0": "proj_out"}
 ENDS = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "input_blocks.0.0": "conv_in",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
 }
-
 GROUPS = 32  # of every group normalisation in guided-diffusion
-
 RELATIVES = {  # keys of other members of the family
     "label_emb.weight": "the model is class-conditional; use the unconditional one",
     "encoder_pool.0.weight": "the file holds a classifier, not a diffusion model",
 }
 
 
-def load_guided_diffusion(path: str | Path) -> "DDPMPipeline":
+def load_guided_diffusion(path: str | Path) -> DDPMPipeline:
     """A guided-diffusion .pt file as a `diffusers.DDPMPipeline` in float32, on the CPU, in evaluation mode.
 
-    Only tensors are read from the file; nothing in it is executed. A wrapper's prefix, such as
-    DataParallel's "module.", is dropped from the names.
+    Only tensors are read; no code is run. A wrapper's prefix, such as DataParallel's "module.", is dropped.
     Raises ValueError, naming the file and the key, for a damaged file or another layout.
     """
     path = check_path(path)
@@ -79,18 +75,17 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _unwrapped(state_dict):
     """The state dict without the prefix that wrappers put before every name."""
     landmark = "time_embed.0.weight"
-    prefix = min(
-        (key.removesuffix(landmark) for key in state_dict if key.endswith(landmark)), key=len, default=""
-    )
+    prefixes = [key.removesuffix(landmark) for key in state_dict if key.endswith(landmark)]
+    prefix = min(prefixes, key=len, default="")
     return {key.removeprefix(prefix): tensor.detach() for key, tensor in state_dict.items()}
 
 
-def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> "DDPMPipeline":
+def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> DDPMPipeline:
     """A `DDPMPipeline` from guided-diffusion's state dict: 1000 linear steps, x̂0 clipped, σ as learned.
 
-    Width, depth, levels and the levels with attention follow from the keys and shapes. In the released models
-    the coarsest level is 8×8: so the image size follows, too.
-    head_channels: channels of an attention head, which no shape reveals; 64 in the released 256 px models.
+    Width, depth, levels and attention follow from the keys and shapes. The image size follows as well,
+    because the coarsest level of the released models is 8×8.  (arXiv 2105.05233, appendix)
+    head_channels: channels per attention head, which no shape reveals; 64 in the released 256 px models.
     Raises ValueError naming the key that is missing, unexpected or of another shape.
     """
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
@@ -102,15 +97,13 @@ def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> "DD
     last = "output_blocks.{}.{}.in_layers.0.weight"
     ups = [i for i in range(outputs) if {last.format(i, 1), last.format(i, 2)} & state_dict.keys()]
     if not ups:
-        raise ValueError(
-            "no output block ends in an upsampling residual block: this isn't guided-diffusion's"
-        )
+        raise ValueError("no output block ends in an upsampling residual block: not guided-diffusion's")
     depth = ups[0]  # residual blocks of a level on the way down
     levels = outputs // (depth + 1)
     firsts = [f"input_blocks.{1 + level * (depth + 1)}" for level in range(levels)]
     channels = [len(_get(state_dict, f"{first}.0.out_layers.3.weight")) for first in firsts]
     attends = [f"{first}.1.qkv.weight" in state_dict for first in firsts]
-    for key in [f"{first}.1.qkv.weight" for first in firsts] + ["middle_block.1.qkv.weight"]:
+    for key in [*(f"{first}.1.qkv.weight" for first in firsts), "middle_block.1.qkv.weight"]:
         width = len(state_dict[key]) // 3 if key in state_dict else 0
         if width % head_channels:
             raise ValueError(f"{key}: {width} channels don't divide into heads of {head_channels}")
@@ -136,66 +129,56 @@ def convert(state_dict: dict[str, torch.Tensor], head_channels: int = 64) -> "DD
             flip_sin_to_cos=True,  # cosines first
             freq_shift=0,
         )
-    layers = dict(_layers(depth, attends))
-    unet.load_state_dict(_renamed(state_dict, unet, layers, head_channels), assign=True)
-    scheduler = DDPMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="linear",
-        clip_sample=True,
-        variance_type="learned_range" if out_channels == 2 * in_channels else "fixed_large",
-    )
+    renamed = _renamed(state_dict, unet, _layers(depth, attends), head_channels)
+    unet.load_state_dict(renamed, assign=True)
+    variance = "learned_range" if out_channels == 2 * in_channels else "fixed_large"
+    scheduler = DDPMScheduler(1000, beta_schedule="linear", clip_sample=True, variance_type=variance)
     return DDPMPipeline(unet.eval(), scheduler)
 
 
 def _renamed(state_dict, unet, layers, head_channels):
-    """{diffusers' name: tensor} with every tensor of the original used once and of the shape expected."""
-    renamed, origin = {}, {}
-    for key, tensor in state_dict.items():
-        layer, _, leaf = key.rpartition(".")
-        if layer not in layers:
-            raise ValueError(f"{key}: unexpected key; the file holds another architecture")
-        parts = {layers[layer]: tensor}
-        if layer.endswith(".qkv"):
+    """{diffusers' name: tensor} with every tensor of the original used and of the shape expected."""
+    renamed, used = {}, set()
+    for name, expected in unet.state_dict().items():
+        layer, _, leaf = name.rpartition(".")
+        part = re.search(r"\bto_([qkv])$", layer)
+        key = f"{layers[re.sub(r'to_[qkv]$', 'qkv', layer)]}.{leaf}"
+        tensor = _get(state_dict, key)
+        if part:
             # Rows: head by head, and within a head first its queries, then its keys, then its values.
             heads = tensor.reshape(-1, 3, head_channels, *tensor.shape[1:2])
-            names = [layers[layer].replace("qkv", name) for name in ("to_q", "to_k", "to_v")]
-            parts = {name: heads[:, i].flatten(0, 1) for i, name in enumerate(names)}
-        elif layer.endswith(".proj_out") and leaf == "weight":
-            parts = {layers[layer]: tensor.flatten(1)}  # 1-D convolutions of width 1 are linear layers
-        for name, part in parts.items():
-            renamed[f"{name}.{leaf}"], origin[f"{name}.{leaf}"] = part.contiguous(), key
-    names = {new: old for old, new in layers.items()}
-    for key, value in unet.state_dict().items():
-        layer, _, leaf = re.sub(r"\bto_[qkv]\b", "qkv", key).rpartition(".")
-        _get(state_dict, f"{names[layer]}.{leaf}")  # or it is missing
-        if renamed[key].shape != value.shape:
-            shapes = f"{tuple(renamed[key].shape)} where {tuple(value.shape)} is expected"
-            raise ValueError(f"{origin[key]}: its shape is {shapes}; the file holds another architecture")
+            tensor = heads[:, "qkv".index(part[1])].flatten(0, 1)
+        elif key.endswith(".proj_out.weight"):
+            tensor = tensor.flatten(1)  # 1-D convolutions of width 1 are linear layers
+        if tensor.shape != expected.shape:
+            shapes = f"{tuple(tensor.shape)} where {tuple(expected.shape)} is expected"
+            raise ValueError(f"{key}: its shape is {shapes}; the file holds another architecture")
+        renamed[name] = tensor.contiguous()
+        used.add(key)
+    for key in state_dict.keys() - used:
+        raise ValueError(f"{key}: unexpected key; the file holds another architecture")
     return renamed
 
 
 def _layers(depth, attends):
-    """Yields (original layer, diffusers' layer) of every layer that has weights."""
-    yield from ENDS.items()
-    residuals = {"middle_block.0": "mid_block.resnets.0", "middle_block.2": "mid_block.resnets.1"}
-    attentions = {"middle_block.1": "mid_block.attentions.0"}
+    """{diffusers' layer: original layer} of every layer that has weights."""
+    residuals = {"mid_block.resnets.0": "middle_block.0", "mid_block.resnets.1": "middle_block.2"}
+    attentions = {"mid_block.attentions.0": "middle_block.1"}
     for level, attention in enumerate(attends):
-        down, up = f"down_blocks.{level}", f"up_blocks.{len(attends) - 1 - level}"
-        first_in = 1 + level * (depth + 1)
-        first_out = (len(attends) - 1 - level) * (depth + 1)
-        for i in range(depth + 1):
-            if i < depth:
-                residuals[f"input_blocks.{first_in + i}.0"] = f"{down}.resnets.{i}"
-            residuals[f"output_blocks.{first_out + i}.0"] = f"{up}.resnets.{i}"
-            if attention and i < depth:
-                attentions[f"input_blocks.{first_in + i}.1"] = f"{down}.attentions.{i}"
-            if attention:
-                attentions[f"output_blocks.{first_out + i}.1"] = f"{up}.attentions.{i}"
-        residuals[f"input_blocks.{first_in + depth}.0"] = f"{down}.downsamplers.0"
-        residuals[f"output_blocks.{first_out + depth}.{2 if attention else 1}"] = f"{up}.upsamplers.0"
-    for blocks, names in ((residuals, RESIDUAL), (attentions, ATTENTION)):
-        for old, new in blocks.items():
-            yield from ((f"{old}.{a}", f"{new}.{b}") for a, b in names.items())
+        coarser = len(attends) - 1 - level  # on the way up both count from the coarsest level
+        down = (f"down_blocks.{level}", "input_blocks", 1 + level * (depth + 1), depth)
+        up = (f"up_blocks.{coarser}", "output_blocks", coarser * (depth + 1), depth + 1)
+        for name, original, first, count in (down, up):
+            for i in range(count):
+                residuals[f"{name}.resnets.{i}"] = f"{original}.{first + i}.0"
+                if attention:
+                    attentions[f"{name}.attentions.{i}"] = f"{original}.{first + i}.1"
+        residuals[f"{down[0]}.downsamplers.0"] = f"input_blocks.{down[2] + depth}.0"
+        residuals[f"{up[0]}.upsamplers.0"] = f"output_blocks.{up[2] + depth}.{2 if attention else 1}"
+    layers = dict(ENDS)
+    for blocks, parts in ((residuals, RESIDUAL), (attentions, ATTENTION)):
+        layers |= {f"{new}.{a}": f"{old}.{b}" for new, old in blocks.items() for a, b in parts.items()}
+    return layers
 
 
 def _get(state_dict, key):

@@ -1,14 +1,14 @@
 """AdvDM: raise a fixed latent model's own training loss.  (Liang et al. 2023, arXiv 2302.04578)
 
-In every latent attack here, ‖·‖² is a mean over channels and pixels, one value per image. Budgets are in
-[0, 1] units. Authors often give theirs in [−1, 1], where the same number is half as much.
+In every latent attack here, ‖·‖² is a mean over channels and pixels, one value per image.
+Authors often give budgets in [−1, 1], where the same number is half as much as here, in [0, 1].
 """
 
 from collections.abc import Callable, Iterator
 
 import torch
 
-from ..core.pgd import PGDState, pgd
+from ..core.pgd import Loss, PGDState, pgd
 from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
 from ..runtime.checks import check_counts
 from ..runtime.pipelines import StableDiffusionPipeline
@@ -17,7 +17,7 @@ from .fixed_model import check_attacked
 
 
 def advdm_steps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
@@ -41,11 +41,9 @@ def advdm_steps(
 
 
 def advdm_loss(
-    pipe: "StableDiffusionPipeline",
-    embedding: Callable[[], torch.Tensor],  # the prompt's, see `text_embeddings`
-    noise_samples: int = 1,
-) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
-    """AdvDM's loss for `pgd`: (x_adv N×3×H×W, generator) → (N,).  (arXiv 2302.04578, eq. 7)"""
+    pipe: StableDiffusionPipeline, embedding: Callable[[], torch.Tensor], noise_samples: int = 1
+) -> Loss:
+    """AdvDM's loss for `pgd`; embedding: see `text_embeddings`.  (arXiv 2302.04578, eq. 7)"""
 
     def loss(x_adv, generator):
         z0 = sample_latents(pipe, x_adv, generator)

@@ -22,10 +22,7 @@ def random_steps(
     step_size: float | None = None,
     seed: int = 0,
 ) -> Iterator[PGDState]:
-    """x ± η with a random sign for each number: as large as the budget allows, from no model; one state.
-
-    Raises ValueError for values outside their range.
-    """
+    """x ± η with random signs, from no model; one state. Raises ValueError for values outside their range."""
     images, eta = check_image(x).detach(), check_eta(eta)
     generator = torch.Generator().manual_seed(check_seed(seed))
     signs = 2 * randint(0, 2, images.shape, generator, images.device).to(images.dtype) - 1

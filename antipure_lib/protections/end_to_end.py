@@ -1,13 +1,10 @@
-"""The exact gradient through the whole purification chain: the yardstick for every cheaper protection.
+"""The exact gradient through purification, which arXiv 2509.13922 calls intractable: a yardstick."""
 
-The AntiPure paper (arXiv 2509.13922) calls this objective intractable; for a small model it isn't.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
-from ..core.pgd import PGDState, check_ascent, pgd
+from ..core.pgd import Loss, PGDState, pgd
 from ..core.tiles import tile_count
 from ..purifiers.chain import purify_chain, respaced
 from ..purifiers.diffpure import check_chain, check_gamma
@@ -19,7 +16,7 @@ from ..runtime.unet import sample_size
 
 
 def end_to_end_steps(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as the model's images
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
@@ -36,13 +33,12 @@ def end_to_end_steps(
 ) -> Iterator[PGDState]:
     """Maximise E ‖Pure(x+δ) − Pure(x)‖², the same noise in both, through every step of GrIDPure.
 
-    The paper's ‖Pure(x+δ) − (x+δ)‖ (arXiv 2509.13922) isn't used: a δ that purification removes raises it.
+    A δ that purification removes would raise the paper's ‖Pure(x+δ) − (x+δ)‖ (arXiv 2509.13922).
     ‖·‖² is a mean over channels and pixels. Each step draws new noise. δ starts uniform in ±η, because the
-    gradient is 0 at δ = 0. It is exact for a chain shorter than GrIDPure's own (see `respaced`).
+    gradient is 0 at δ = 0. The chain is shorter than GrIDPure's own (see `respaced`).
     A step costs about 5·(t/stride)·iterations·noise_samples runs of the UNet on every tile. Term: "loss".
     Raises ValueError for values outside their range, and for a stride that doesn't divide t.
     """
-    sizes = check_ascent(eta, steps, step_size, seed, momentum)
     check_counts(stride=stride, iterations=iterations, noise_samples=noise_samples)
     check_gamma(gamma)
     images = check_chain(ddpm, x, t)
@@ -53,17 +49,17 @@ def end_to_end_steps(
     model = in_parts(ddpm, batch, count, gradients=True, calls=calls)
     loss = end_to_end_loss(model, images, t, stride, iterations, gamma, noise_samples, checkpointing)
     options = {"random_start": True, "momentum": momentum, "repeat": model.unet.repeat}
-    return pgd(loss, images, eta, steps, sizes, seed, **options)
+    return pgd(loss, images, eta, steps, step_size, seed, **options)
 
 
-def end_to_end_images(ddpm: "DDPMPipeline", size: tuple[int, int, int], **_) -> int:
+def end_to_end_images(ddpm: DDPMPipeline, size: tuple[int, int, int], **_) -> int:
     """How many images go through the UNet at a time: the tiles of N images of H×W, size = (N, H, W)."""
     n, height, width = size
     return n * tile_count(height, width, sample_size(ddpm))
 
 
 def end_to_end_loss(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # clean, N×3×H×W in [0, 1]
     t: int = 10,
     stride: int = 5,
@@ -71,8 +67,8 @@ def end_to_end_loss(
     gamma: float = 0.1,
     noise_samples: int = 1,
     checkpointing: bool = True,
-) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
-    """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`: (x_adv N×3×H×W, generator) → (N,)."""
+) -> Loss:
+    """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`; arguments as in `end_to_end_steps`."""
     short, steps = respaced(ddpm, stride), t // stride
 
     def loss(x_adv, generator):

@@ -6,7 +6,7 @@ from ..customization.latent_diffusion import check_size, latents
 from ..runtime.pipelines import StableDiffusionPipeline
 
 
-def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Tensor:
+def check_attacked(pipe: StableDiffusionPipeline, x: torch.Tensor) -> torch.Tensor:
     """The images, N×3×H×W on the model's device. Raises as `check_size`, and for half precision."""
     images = check_size(pipe, x, "x")
     if torch.finfo(pipe.unet.dtype).bits < 32:
@@ -15,9 +15,7 @@ def check_attacked(pipe: "StableDiffusionPipeline", x: torch.Tensor) -> torch.Te
     return images.to(pipe.unet.device)
 
 
-def target_latent(
-    pipe: "StableDiffusionPipeline", images: torch.Tensor, target: torch.Tensor
-) -> torch.Tensor:
+def target_latent(pipe: StableDiffusionPipeline, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The mean latent of the target, one image or one per image. Raises ValueError for other numbers."""
     target = check_size(pipe, target, "target")
     if len(target) not in (1, len(images)):

@@ -16,7 +16,7 @@ MIST_WEIGHT = 1e4 / (4 * 64 * 64)
 
 
 def mist_steps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
@@ -31,8 +31,8 @@ def mist_steps(
 ) -> Iterator[PGDState]:
     """Mist, fused: minimise ‖z − E(target)‖² − w·E_{t,ε} ‖ε_θ(z_t,t,c) − ε‖², z ~ q(z|x+δ).  (2305.12683)
 
-    The texture term draws the latent to the target's; the semantic term is AdvDM's. Terms: "semantic" and
-    "texture" = −‖·‖². Raises ValueError for values outside their range, and for a model in half precision.
+    The semantic term is AdvDM's. Terms: "semantic" and "texture" = −‖·‖².
+    Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
     check_counts(noise_samples=noise_samples)
@@ -50,6 +50,6 @@ def mist_steps(
 
 
 def checkerboard(side: int, cells: int = 8) -> torch.Tensor:
-    """A checkerboard, 3×side×side in {0, 1}, top left 0: dense and of high contrast, as Mist's own target."""
+    """A checkerboard, 3×side×side in {0, 1}, dense and of high contrast as Mist's own.  (2305.12683)"""
     index = torch.arange(side) * cells // side
     return ((index[:, None] + index) % 2).float().expand(3, side, side)

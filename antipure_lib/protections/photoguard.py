@@ -12,7 +12,7 @@ from .fixed_model import check_attacked, target_latent
 
 
 def photoguard_steps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,

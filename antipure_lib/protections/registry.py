@@ -60,8 +60,7 @@ class Protection(NamedTuple):
 
 def _antipure(**options) -> Protection:
     """AntiPure with other defaults."""
-    images = partial(antipure_images, **{k: v for k, v in options.items() if k == "weights"})
-    return Protection(partial(antipure_steps, **options), images)
+    return Protection(partial(antipure_steps, **options), partial(antipure_images, **options))
 
 
 _SELECTION = {"candidates": 2, "radius": 200, "keep": 600}
@@ -97,7 +96,7 @@ def protect(
 ) -> torch.Tensor:
     """Protect images: the last state of `protect_steps`, rounded to 8 bits within the budget.
 
-    Returns the images' shape and device: what a saved PNG holds, with ‖x_adv − x‖∞ ≤ η for that file.
+    Returns what a saved PNG holds, with ‖x_adv − x‖∞ ≤ η, in the images' shape and on their device.
     Raises ValueError for values outside their range, and as `protect_steps`.
 
     >>> protected = protect("mist", load_faces("p01", "B"), pipe=load_stable_diffusion(), eta=8 / 255)
@@ -112,20 +111,16 @@ def protect_steps(
     name: str,
     images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
-    ddpm: "DDPMPipeline | None" = None,  # of these three only what the protection needs is used
-    pipe: "StableDiffusionPipeline | None" = None,
+    ddpm: DDPMPipeline | None = None,  # of these three only what the protection needs is used
+    pipe: StableDiffusionPipeline | None = None,
     set_a: torch.Tensor | None = None,  # clean photos of the same person, [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
     seed: int = 0,
     **options,  # the protection's other arguments
 ) -> Iterator[PGDState]:
-    """The protection of that name in PROTECTIONS, step by step.
-
-    Raises ValueError for an unknown name, a missing model or photos, and values outside their range.
-    """
-    given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
-    protection = _known(name)
+    """The named protection, step by step. Raises ValueError for unknown names and whatever is missing."""
+    protection, given = _known(name), {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
     needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():
         if value is None:
@@ -133,9 +128,7 @@ def protect_steps(
     return protection.steps(x=images, eta=eta, steps=steps, seed=seed, **needed, **options)
 
 
-def protection_plan(
-    name: str, ddpm: "DDPMPipeline", size: tuple[int, int, int], **options
-) -> MemoryPlan | None:
+def protection_plan(name: str, ddpm: DDPMPipeline, size: tuple[int, ...], **options) -> MemoryPlan | None:
     """What a protection of N images of H×W needs of memory, size = (N, H, W); None for one without a ddpm."""
     images = _known(name).images
     return None if images is None else memory_plan(ddpm, images(ddpm, size, **options), gradients=True)

@@ -6,15 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from ..core.pgd import Loss, PGDState, check_ascent, pgd
-from ..customization.latent_diffusion import (
-    PROMPT,
-    check_size,
-    denoising_error,
-    posterior,
-    sample_latents,
-    text_embeddings,
-    working_copy,
-)
+from ..customization import latent_diffusion as latent
+from ..customization.latent_diffusion import PROMPT
 from ..runtime.checks import check_counts, check_finite
 from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
@@ -23,7 +16,7 @@ from .anti_dreambooth import Surrogate, climb
 
 
 def simac_steps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the model's size
     set_a: torch.Tensor,  # clean photos of the subject, which the surrogate learns, [0, 1]
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
@@ -42,13 +35,12 @@ def simac_steps(
 ) -> Iterator[PGDState]:
     """SimAC: ASPL at greedily selected timesteps, plus feature interference.  (arXiv 2312.07865, eq. 4-7)
 
-    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², the same noise in both. t is uniform over
-    the image's selected timesteps; f_l comes from `last_block_features`. The authors' code takes the second
-    term without its gradient, and compares with the round's first x+δ instead of x. There, only the selected
-    timesteps distinguish it from ASPL. Its budget, "16" of 255 in [−1, 1], is 8/255 here.
+    Maximises ‖ε_θ(z_t,t,c) − ε‖² + w·mean_l ‖f_l(x+δ) − f_l(x)‖², the same noise in both. Selected
+    timesteps t are equally likely; see `last_block_features` for f_l. The authors' code takes the second term
+    without its gradient, so that only the timesteps distinguish it from ASPL. Its budget is 8/255 here.
     Terms: "loss" and "features", the weight included. Raises ValueError for values outside their range.
     """
-    images = check_size(pipe, x, "x").to(pipe.unet.device)
+    images = latent.check_size(pipe, x, "x").to(pipe.unet.device)
     check_ascent(eta, steps, step_size, seed, momentum)
     check_counts(round_steps=round_steps)
     check_finite(interference=interference)
@@ -58,8 +50,8 @@ def simac_steps(
 
     def run() -> Iterator[PGDState]:
         # As in the authors' code, the pretrained model selects.
-        pretrained = pipe_view(working_copy(pipe))
-        select = (images, text_embeddings(pretrained, [prompt]), eta, step_size, seed)
+        pretrained = pipe_view(latent.working_copy(pipe))
+        select = (images, latent.text_embeddings(pretrained, [prompt]), eta, step_size, seed)
         timesteps = greedy_timesteps(pretrained, *select, **selection)
         del pretrained, select
         surrogate.begin()
@@ -80,14 +72,14 @@ def interference_loss(
     pipe, chances = surrogate.attacked, timesteps.double()
 
     def loss(x_adv, generator):
-        mean, std = posterior(pipe, torch.cat([x_adv, images]))
+        mean, std = latent.posterior(pipe, torch.cat([x_adv, images]))
         shape = (len(x_adv), *mean.shape[1:])
         noise, eps = (randn(shape, generator, mean.device).to(mean.dtype) for _ in range(2))
         t = torch.multinomial(chances, 1, generator=generator).flatten().to(mean.device)
         z0 = mean + std * torch.cat([noise, noise])
         with last_block_features(pipe.unet) as layers:
             both = torch.cat([eps, eps]), torch.cat([t, t])
-            errors = denoising_error(pipe, z0, *both, surrogate.embedding())
+            errors = latent.denoising_error(pipe, z0, *both, surrogate.embedding())
         pairs = [layer.chunk(2) for layer in layers]  # of x + δ and of x
         features = sum((ours - clean).square().mean((1, 2, 3)) for ours, clean in pairs) / len(pairs)
         return {"loss": errors[: len(x_adv)], "features": weight * features}
@@ -96,7 +88,7 @@ def interference_loss(
 
 
 def greedy_timesteps(
-    pipe: "StableDiffusionPipeline",
+    pipe: StableDiffusionPipeline,
     x: torch.Tensor,  # N×3×H×W in [0, 1]
     embedding: Callable[[], torch.Tensor],  # the prompt's, 1×L×D
     eta: float = 16 / 255,  # budget, [0, 1] units
@@ -109,18 +101,17 @@ def greedy_timesteps(
     """SimAC's adaptive greedy selection: timesteps at which a pixel's gradient is large.  (2312.07865)
 
     A step: draw a few of the remaining timesteps; the score of t is Σ|∂‖ε_θ(z_t,t,c) − ε‖²/∂x|. Delete the
-    interval t_min − radius … t_min + radius around the lowest; move x by a PGD step at the highest. This goes
-    on for each image until at most `keep` timesteps remain. Returns N×T bool on the CPU, True for those.
-    Raises ValueError for values outside their range.
+    interval t_min − radius … t_min + radius around the lowest; move x by a PGD step at the highest.
+    Returns N×T bool on the CPU, True for what remains. Raises ValueError for values outside their range.
     """
     _check_selection(candidates, radius, keep)
     every = torch.arange(pipe.scheduler.config.num_train_timesteps)
     remaining = torch.ones((len(x), len(every)), dtype=torch.bool)
 
     def error(images, t, generator):
-        z0 = sample_latents(pipe, images, generator)
+        z0 = latent.sample_latents(pipe, images, generator)
         eps = randn(z0.shape, generator, z0.device).to(z0.dtype)
-        return denoising_error(pipe, z0, eps, t.flatten().to(z0.device), embedding())
+        return latent.denoising_error(pipe, z0, eps, t.flatten().to(z0.device), embedding())
 
     def loss(x_adv, generator):
         t = torch.multinomial(remaining.double(), candidates, replacement=True, generator=generator)

@@ -12,7 +12,7 @@ from .diffpure import purify_tiles
 
 
 def purify_chain(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # N×3×H×W in [0, 1]
     seeds: Sequence[int],  # one per iteration; the noise of image i depends on them and i alone
     t: int = 10,  # noise steps of each DiffPure
@@ -33,11 +33,11 @@ def purify_chain(
     return x
 
 
-def respaced(ddpm: "DDPMPipeline", stride: int) -> SimpleNamespace:
+def respaced(ddpm: DDPMPipeline, stride: int) -> SimpleNamespace:
     """Every stride-th noise level of a model, as a model of its own.  (Nichol and Dhariwal 2021, 2102.09672)
 
-    Its index i is the model's stride·(i+1) − 1. So its t/stride noise steps end at the noise of the
-    model's t. It has what this library needs of a DDPMPipeline: .unet and .scheduler.
+    Its index i is the model's stride·(i+1) − 1, so its t/stride noise steps end at the noise of the model's
+    t. It has what this library needs of a DDPMPipeline: .unet and .scheduler.
     """
 
     def unet(x_t, i):

@@ -1,7 +1,4 @@
-"""DiffPure: add a little noise, then run the reverse chain.  (Nie et al. 2022, arXiv 2205.07460)
-
-What all diffusion purifiers share is here as well: one DiffPure of every tile, and the checks.
-"""
+"""DiffPure, and what all diffusion purifiers share: its tiles, its checks.  (arXiv 2205.07460)"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -28,7 +25,7 @@ class PurifyState(NamedTuple):
 
 @torch.no_grad()
 def diffpure(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile
     t: int = 100,  # noise steps, 1 … T
     seed: int = 0,  # the noise of image i depends on seed and i
@@ -36,16 +33,15 @@ def diffpure(
 ) -> torch.Tensor:
     """DiffPure: add t steps' worth of noise, then run the reverse chain to 0.  (arXiv 2205.07460, alg. 1)
 
-    Images larger than the model's are cut into GrIDPure's tiles, whose results are averaged once at the end.
-    Rounds to 8 bits before and after: an abuser has a file and wants one. Returns x's shape.
-    Raises ValueError for values outside their range.
+    Larger images than the model's are cut into GrIDPure's tiles, averaged once at the end. Rounds to 8 bits
+    before and after, as files do. Returns x's shape. Raises ValueError for values outside their range.
     """
     model, images = begin_chain(ddpm, x, t, batch)
     return as_file(purify_tiles(model, images, t, image_generators(seed, len(images))), x)
 
 
 def purify_tiles(
-    ddpm: "DDPMPipeline", x: torch.Tensor, t: int, generators: list[torch.Generator]
+    ddpm: DDPMPipeline, x: torch.Tensor, t: int, generators: list[torch.Generator]
 ) -> torch.Tensor:
     """One DiffPure of every tile and the average of the overlaps.  (GrIDPure, arXiv 2312.00084, alg. 1)
 
@@ -59,9 +55,7 @@ def purify_tiles(
     return merge(from_model(x_t), x.shape, g)
 
 
-def tile_noise(
-    ddpm: "DDPMPipeline", x: torch.Tensor, generators: list[torch.Generator]
-) -> Callable[[], torch.Tensor]:
+def tile_noise(ddpm: DDPMPipeline, x: torch.Tensor, generators: list) -> Callable[[], torch.Tensor]:
     """A function that draws noise for all tiles of x, N×3×H×W: each image's from its own generator."""
     g = sample_size(ddpm)
     shape = (len(x), tile_count(*x.shape[-2:], g), x.shape[1], g, g)
@@ -69,8 +63,8 @@ def tile_noise(
 
 
 def begin_chain(
-    ddpm: "DDPMPipeline", x: torch.Tensor, t: int, batch: int | str | None
-) -> tuple["DDPMPipeline", torch.Tensor]:
+    ddpm: DDPMPipeline, x: torch.Tensor, t: int, batch: int | str | None
+) -> tuple[DDPMPipeline, torch.Tensor]:
     """The model in parts (see `in_parts`), and the checked images as an 8-bit file holds them, N×3×H×W."""
     images = quantise(check_chain(ddpm, x, t))
     count = len(images) * tile_count(*images.shape[-2:], sample_size(ddpm))
@@ -83,11 +77,8 @@ def check_gamma(gamma: float) -> None:
         raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
 
 
-def check_chain(ddpm: "DDPMPipeline", x: torch.Tensor, t: int) -> torch.Tensor:
-    """Images as N×3×H×W on the model's device, if a chain of t noise steps can begin there.
-
-    Raises ValueError for bad images or a bad t, TypeError for another model.
-    """
+def check_chain(ddpm: DDPMPipeline, x: torch.Tensor, t: int) -> torch.Tensor:
+    """Images as N×3×H×W on the model's device. Raises as `diffpure` does, TypeError for another model."""
     check_ddpm(ddpm)
     check_reverse_step(ddpm.scheduler)
     images = check_image(x)

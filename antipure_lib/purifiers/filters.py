@@ -21,7 +21,7 @@ def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
 
 
 def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
-    """JPEG and back, the colours at half the resolution (4:2:0). quality: 1 … 95."""
+    """JPEG (ITU-T T.81) and back, the colours at half the resolution (4:2:0). quality: 1 … 95."""
     images = check_image(x)
     check_quality(quality)
     out = []

@@ -1,12 +1,11 @@
 """FreqPure: rounds of DiffPure that keep the low frequencies, which a perturbation hardly touches.
 
-(Pei et al., ICML 2025, arXiv 2505.01267.) In every reverse step, low frequencies of the estimate x̂0 are
-exchanged. They get a reference's amplitude, and a phase within a slack of the reference's.
-From the authors' code (github.com/GaozhengPei/FreqPure): eight rounds of t = 50 at 256 px; radius 3 at 32 px
-and 10 at 256 px; slack 0.3. The reference is a one-step denoise of the round's input at t = 20. The code
-replaces phases outright, so its clipping to the slack does nothing.
-Our choice: every reverse step is run (theirs runs 5 of 50). The reference is drawn once per round rather than
-at every step. Estimates are neither clipped nor rounded before the exchange.
+In every reverse step, low frequencies of the estimate x̂0 get a reference's amplitude, and a phase within a
+slack of the reference's.  (Pei et al., ICML 2025, arXiv 2505.01267)
+From the authors' code (github.com/GaozhengPei/FreqPure): eight rounds of t = 50 and slack 0.3. The radius is
+3 at 32 px and 10 at 256 px. The reference is a one-step denoise of the round's input at t = 20.
+Our choice: every reverse step is run (theirs runs 5 of 50), with one reference per round. Phases keep their
+slack. Estimates are neither clipped nor rounded before the exchange.
 """
 
 from collections.abc import Iterator
@@ -26,18 +25,15 @@ T_REF = 20  # noise steps of the reference's one-step denoise
 PHASE_SLACK = 0.3  # δ: how far a kept phase may turn, in radians
 
 
-def freqpure(ddpm: "DDPMPipeline", x: torch.Tensor, t: int = 50, rounds: int = 8, **options) -> torch.Tensor:
-    """FreqPure: the last picture of `freqpure_steps`, rounded to 8 bits, in x's shape.  (arXiv 2505.01267)
-
-    Arguments and errors as there.
-    """
+def freqpure(ddpm: DDPMPipeline, x: torch.Tensor, t: int = 50, rounds: int = 8, **options) -> torch.Tensor:
+    """The last picture of `freqpure_steps` in 8 bits, in x's shape; all else as there (2505.01267)."""
     for state in freqpure_steps(ddpm, x, t, rounds, **options):
         purified = state.x
     return as_file(purified, x)
 
 
 def freqpure_steps(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile; rounded to 8 bits first
     t: int = 50,  # noise steps of each round
     rounds: int = 8,

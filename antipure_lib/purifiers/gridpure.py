@@ -12,7 +12,7 @@ from .diffpure import PurifyState, begin_chain, check_gamma, purify_tiles
 
 
 def gridpure(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,
     t: int = 10,
     iterations: int = 20,
@@ -21,17 +21,14 @@ def gridpure(
     seed: int = 0,
     batch: int | str | None = None,
 ) -> torch.Tensor:
-    """GrIDPure: the last picture of `gridpure_steps`, rounded to 8 bits, in x's shape.  (2312.00084, alg. 1)
-
-    Arguments and errors as there.
-    """
+    """The last picture of `gridpure_steps` in 8 bits, in x's shape; all else as there (2312.00084)."""
     for state in gridpure_steps(ddpm, x, t, iterations, rounds, gamma, seed, batch):
         purified = state.x
     return as_file(purified, x)
 
 
 def gridpure_steps(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], at least as large as a tile
     t: int = 10,  # noise steps of each small DiffPure
     iterations: int = 20,  # per round

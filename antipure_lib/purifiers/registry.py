@@ -49,13 +49,8 @@ class Purifier(NamedTuple):
         return ("ddpm",) if "ddpm" in signature(self.run).parameters else ()
 
 
-def none(x: torch.Tensor) -> torch.Tensor:
-    """No purification, for comparison.  x: [0, 1]; returned as it is."""
-    return x
-
-
 PURIFIERS: dict[str, Purifier] = {
-    "none": Purifier(none),
+    "none": Purifier(lambda x: x),  # for comparison
     "jpeg": Purifier(jpeg, ("quality",), check_quality),
     "blur": Purifier(gaussian_blur, ("sigma",)),
     "resize": Purifier(resize_and_back, ("factor",), check_factor),
@@ -79,7 +74,7 @@ def purify(
     name: str,  # as in the module's docstring
     images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
-    ddpm: "DDPMPipeline | None" = None,  # for the purifiers that need one
+    ddpm: DDPMPipeline | None = None,  # for the purifiers that need one
     seed: int = 0,  # of their noise
     **options,  # the purifier's other arguments; they win over the name's numbers
 ) -> torch.Tensor:

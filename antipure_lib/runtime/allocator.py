@@ -1,8 +1,7 @@
 """Freed memory kept for the next tensors: on a CPU, fresh pages can cost as much time as the computation.
 
-glibc gives blocks above 32 MB back to the system as soon as they are freed. The next tensor of that size gets
-other pages, and the system clears and maps each of them. A UNet at 256 px makes hundreds of such tensors per
-call; those of the embedded models are smaller.
+glibc gives blocks above 32 MB back to the system at once, which clears and maps other pages for the next
+tensor. A UNet at 256 px makes hundreds of such tensors per call.
 """
 
 import ctypes
@@ -18,7 +17,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.
 def keep_freed_memory(device: torch.device, owner: object) -> None:
     """From now on a CPU's freed memory stays with the process; when `owner` is freed, what is idle goes back.
 
-    What is computed stays the same, bit for bit. Nothing happens on other devices, or without glibc.
+    Results stay the same, bit for bit. Nothing happens on other devices, or without glibc.
     """
     libc = _glibc() if device.type == "cpu" else None
     if libc is not None:
@@ -27,9 +26,7 @@ def keep_freed_memory(device: torch.device, owner: object) -> None:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         return None
     libc.mallopt(MMAP_MAX, 0)

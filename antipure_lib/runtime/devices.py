@@ -11,17 +11,16 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device is None:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    asked = device
     try:
-        device = torch.device(asked)
+        found = torch.device(device)
     except (RuntimeError, TypeError):
-        device = None
-    if isinstance(asked, bool) or device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be 'cpu', 'cuda', 'cuda:1', 'mps' or None, got {asked!r}")
-    no_cuda = device.type == "cuda" and torch.cuda.device_count() <= (device.index or 0)
-    if no_cuda or (device.type == "mps" and not mps):
-        raise ValueError(f"device '{device}' isn't available here; use device='cpu' or device=None")
-    return device
+        found = None
+    if isinstance(device, bool) or found is None or found.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device must be 'cpu', 'cuda', 'cuda:1', 'mps' or None, got {device!r}")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(mps)}.get(found.type)
+    if count is not None and (found.index or 0) >= count:
+        raise ValueError(f"device '{found}' isn't available here; use device='cpu' or device=None")
+    return found
 
 
 def check_dtype(dtype: torch.dtype | None) -> None:

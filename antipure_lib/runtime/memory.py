@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .checks import check_counts
 from .pipelines import DDPMPipeline
 from .unet import sample_size
 
@@ -34,6 +35,7 @@ class MemoryPlan(NamedTuple):
 
     @property
     def fits(self) -> bool:
+        """Whether all of it fits into what is free."""
         return self.total - self.model <= self.free
 
     def __str__(self) -> str:
@@ -50,21 +52,19 @@ class MemoryPlan(NamedTuple):
 
 
 def memory_plan(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     images: int,  # that a step sends through the UNet in all, at least 1
     gradients: bool = True,  # a protection's; False: a purifier's
     calls: int = 1,  # of the UNet, at least 1, whose activations are held until the backward pass
     free: int | None = None,  # bytes; None: `free_memory`
 ) -> MemoryPlan:
-    """The largest micro-batch that fits into what is free, and what all of it takes.
+    """The largest micro-batch that fits into what is free, and what all of it takes (see `tile_bytes`).
 
     With gradients, a batch smaller than `images` means that calls are recomputed in the backward pass. If a
-    single image is still too much, so are the blocks within the UNet. Otherwise the activations of all images
-    stay until the last backward pass. A plan counts tensors: see `tile_bytes`.
+    single image is still too much, so are the blocks within the UNet.
     Raises ValueError for values outside their range.
     """
-    if images < 1 or calls < 1:
-        raise ValueError(f"images and calls must be at least 1, got {images} and {calls}")
+    check_counts(images=images, calls=calls)
     unet, side = ddpm.unet, sample_size(ddpm)
     free = free_memory(unet.device) if free is None else free
     rest = TENSORS * 4 * images * unet.config.in_channels * side**2
@@ -87,8 +87,7 @@ def memory_plan(
 def free_memory(device: torch.device | str) -> int:
     """Bytes that new tensors on the device can have, what torch keeps in reserve included.
 
-    On a CPU: the system's available memory, shared among the processes of a launcher. A container's limit may
-    be lower.
+    On a CPU the processes of a launcher share what the system has. A container's limit may be lower.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -102,12 +101,14 @@ def free_memory(device: torch.device | str) -> int:
 
 
 def tile_bytes(
-    ddpm: "DDPMPipeline", gradients: bool = False, recompute: bool = False, kept: bool = False
+    ddpm: DDPMPipeline,
+    gradients: bool = False,
+    recompute: bool = False,  # with the UNet's own gradient checkpointing
+    kept: bool = False,  # another backward pass follows
 ) -> int:
     """The most bytes that one image's tensors take in a call of the UNet, and in its backward pass.
 
-    Counted without computing anything: see `fake`. Weights and a kernel's own memory don't count.
-    recompute: with the UNet's own gradient checkpointing. kept: another backward pass is to follow.
+    They are counted without computing anything (see `fake`), without weights and a kernel's own memory.
     """
     side, device, dtype = sample_size(ddpm), ddpm.unet.device, ddpm.unet.dtype
     with fake(ddpm.unet) as unet, torch.set_grad_enabled(gradients):

@@ -15,14 +15,12 @@ TOKENIZING = threading.Lock()  # two threads can't use one tokenizer at a time (
 def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module:
     """A second module with the same weights, in evaluation mode; no weight asks for a gradient.
 
-    A run switches gradients, memory formats and checkpointing on its own view. Other threads that use the
-    model see no change, and an interrupted run leaves nothing behind. Training the model changes the view's
-    weights as well, because they are the same memory. A model loaded in `torch.inference_mode()` is copied:
-    autograd refuses its weights. The view also runs the caller's hooks.
+    A run switches checkpointing and the like on its own view. Other threads that use the model see no change,
+    and an interrupted run leaves nothing behind. Training the model changes the view as well: they share
+    memory. Weights made in `torch.inference_mode()` are copied, since autograd refuses them.
 
-    channels_last: on a CPU, keep convolutions' weights in torch's channels-last order, in memory of the
-    view's own. Forward passes are faster that way and backward passes slower, so it is for runs without
-    gradients. Results differ in their last bits. On a GPU the order costs time (data/results/speed.md).
+    channels_last: on a CPU, copy convolutions' weights into torch's channels-last order. Forward passes are
+    faster, backward passes slower, and last bits differ. On a GPU it costs time (data/results/speed.md).
     """
     tensors: dict[int, torch.Tensor] = {}  # a weight that two layers share stays shared
 
@@ -51,7 +49,7 @@ def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module
     return seen
 
 
-def pipe_view(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
+def pipe_view(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
     """A latent model whose networks are `view`s. It has its own scheduler and tokenizer: both hold state."""
     seen = copy.copy(pipe)
     with TOKENIZING:
@@ -62,13 +60,13 @@ def pipe_view(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
     return seen
 
 
-def sample_size(ddpm: "DDPMPipeline") -> int:
+def sample_size(ddpm: DDPMPipeline) -> int:
     """Side of the square images that the model was trained on, in pixels: the tile size of larger ones."""
     size = ddpm.unet.config.sample_size
     return size if isinstance(size, int) else min(size)
 
 
-def autocast(pipe: "StableDiffusionPipeline", dtype: torch.dtype | None) -> torch.autocast:
+def autocast(pipe: StableDiffusionPipeline, dtype: torch.dtype | None) -> torch.autocast:
     """torch.autocast on the pipeline's device; for dtype=None only where weights of two precisions meet.
 
     `lora_steps` with a dtype leaves such a mixture, which is computed in the coarser precision.

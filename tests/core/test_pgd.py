@@ -176,7 +176,7 @@ def test_out_of_memory_repeats_the_step_with_the_same_noise():
     batch, sizes = MicroBatch(8), []
 
     def repeat(run, generator):
-        return batch.retry(run, [generator])
+        return batch.repeat(run, generator)
 
     def loss(x, generator):
         noise = torch.randn(x.shape, generator=generator)

@@ -5,18 +5,12 @@ import torch
 from peft import get_peft_model_state_dict
 from tiny import changed, photos, tiny_stable_diffusion, weights
 
-from antipure_lib.customization.dreambooth import dreambooth_steps
 from antipure_lib.customization.generate import generate
 from antipure_lib.customization.latent_diffusion import latents, working_copy
 from antipure_lib.customization.lora import ATTENTION, EVERY_LAYER, add_lora, lora, lora_steps, save_lora
 from antipure_lib.customization.training import train_steps
 
 PROMPT = "a photo of sks person"
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny_stable_diffusion()
 
 
 @pytest.mark.parametrize("layers", [ATTENTION, EVERY_LAYER])
@@ -41,24 +35,6 @@ def test_lora_changes_the_asked_layers_by_the_asked_rank(pipe, layers):
             assert torch.linalg.matrix_rank(delta.flatten(1), atol=1e-6) == 2, name
         else:
             assert torch.equal(delta, torch.zeros_like(delta)), name
-
-
-def test_lora_starts_as_the_model_itself(pipe):
-    """B = 0: the first loss, taken before the first update, is that of the unchanged model."""
-    (with_adapter,) = lora_steps(pipe, photos(), steps=1, seed=2)
-    options = {"prior_weight": 0, "text_lr": 0, "seed": 2}
-    (without,) = dreambooth_steps(pipe, photos(), steps=1, **options)
-    assert with_adapter.loss.item() == pytest.approx(without.loss.item(), rel=1e-6)
-
-
-def test_lora_same_seed_same_bits(pipe):
-    random_state = torch.get_rng_state()
-    first = lora(pipe, photos(), steps=2, seed=1).unet.state_dict()
-    assert torch.equal(random_state, torch.get_rng_state())
-    again, other = (lora(pipe, photos(), steps=2, seed=seed).unet.state_dict() for seed in (1, 2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    adapters = [name for name in first if "lora_" in name]
-    assert not any(torch.equal(first[name], other[name]) for name in adapters)
 
 
 @pytest.mark.parametrize("layers", [ATTENTION, EVERY_LAYER])
@@ -101,10 +77,8 @@ def test_frozen_weights_kept_in_half_precision_change_no_bit(pipe, tmp_path, dty
     trained.unet.requires_grad_(False)
     trained.text_encoder.requires_grad_(False)
     add_lora(trained.unet, rank=8, layers=EVERY_LAYER)
-    groups, generator = (
-        {"instance": (latents(trained, photos(), 4), PROMPT)},
-        torch.Generator().manual_seed(0),
-    )
+    groups = {"instance": (latents(trained, photos(), 4), PROMPT)}
+    generator = torch.Generator().manual_seed(0)
     expected = list(train_steps(trained, groups, {}, generator=generator, dtype=dtype, decay=True, **options))
     states = list(lora_steps(pipe, photos(), rank=8, dtype=dtype, **options))
     assert [s.loss.item() for s in states] == [s.loss.item() for s in expected]
@@ -128,9 +102,3 @@ def test_frozen_weights_kept_in_half_precision_change_no_bit(pipe, tmp_path, dty
     other = tiny_stable_diffusion()
     other.load_lora_weights(save_lora(learned, tmp_path).parent)
     assert torch.equal(images, generate(other, PROMPT, n=2, steps=3, dtype=dtype))
-
-
-def test_lora_names_a_bad_argument_at_once(pipe):
-    for options in ({"rank": 0}, {"steps": 0}, {"lr": -1}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            lora_steps(pipe, photos(), **options)

@@ -124,7 +124,7 @@ class ADM(nn.Module):
 
 
 def random_adm(seed=0, **settings):
-    """An ADM in float64 with every weight random, those that training starts at zero or one too."""
+    """An ADM in float64 with every weight random, also those that training starts at zero or one."""
     model = ADM(**settings).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,9 +1,11 @@
-"""Losses of latent attacks, written with diffusers' own functions alone."""
+"""Losses of latent attacks, and DreamBooth, written with torch's and diffusers' own functions alone."""
 
 import torch
 import torch.nn.functional as F
+from diffusers.training_utils import compute_snr
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-PROMPT = "a photo of sks person"
+PROMPT, CLASS_PROMPT = "a photo of sks person", "a photo of a person"
 
 
 def generator(seed=0):
@@ -35,6 +37,48 @@ def reference_advdm(pipe, x, g, noise_samples=1):
     eps = torch.randn(z0.shape, generator=g)
     t = torch.randint(0, 1000, (len(z0),), generator=g)
     return reference_error(pipe, z0, eps, t).view(len(x), noise_samples).mean(1)
+
+
+def min_snr(scheduler, t, gamma):
+    """diffusers' weights of its training scripts' `--snr_gamma`, from its own `compute_snr`."""
+    snr = compute_snr(scheduler, t)
+    return snr.clamp(max=gamma) / (snr + (scheduler.config.prediction_type == "v_prediction"))
+
+
+def train(pipe, subject, prior, g, steps, lr, text_lr=None, prior_weight=1, decay=False, gamma=5.0, warmup=0):
+    """DreamBooth in place; returns the losses.
+
+    The draws come in the library's order: photos, their latents' noise, prior images, their noise, ε, t.
+    """
+    parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
+    text = {"params": pipe.text_encoder.parameters(), "lr": text_lr or lr}
+    optimizer = torch.optim.AdamW([{"params": pipe.unet.parameters()}, text], lr=lr, weight_decay=0.01)
+    schedules = [CosineAnnealingLR(optimizer, T_max=steps)] if decay else []
+    if warmup > 1:
+        schedules.append(LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1))
+    losses, n = [], len(subject)
+    for _ in range(steps):
+        z = [reference_latents(pipe, x[torch.randperm(len(x), generator=g)], g) for x in (subject, prior)]
+        z0 = torch.cat(z).detach()
+        eps = torch.randn(z0.shape, generator=g)
+        first = torch.rand(1, generator=g).item()  # the rest of t a n-th apart, for both sets alike
+        t = torch.tensor([int(1000 * ((first + k / n) % 1)) for k in range(n)] * 2)
+        prompts = [PROMPT] * n + [CLASS_PROMPT] * n
+        c = pipe.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
+        prediction = pipe.unet(pipe.scheduler.add_noise(z0, eps, t), t, c).sample
+        v = pipe.scheduler.config.prediction_type == "v_prediction"
+        target = pipe.scheduler.get_velocity(z0, eps, t) if v else eps
+        errors = F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))
+        errors = errors if gamma is None else errors * min_snr(pipe.scheduler, t, gamma)
+        loss = errors[:n].mean() + prior_weight * errors[n:].mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+    return losses
 
 
 def first_step(loss, x, step_size=1 / 255):

@@ -69,11 +69,7 @@ def tiny_stable_diffusion(
         )
         text_encoder = _text_encoder(tokenizer, width=16, inner=16, layers=1)
     scheduler = DDIMScheduler(
-        **NOISE,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
+        **NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type
     )
     pipe = _pipeline(vae, text_encoder, tokenizer, unet, scheduler)
     pipe.set_progress_bar_config(disable=True)
@@ -95,16 +91,8 @@ def _text_encoder(tokenizer, width: int, inner: int, layers: int) -> CLIPTextMod
 
 
 def _pipeline(vae, text_encoder, tokenizer, unet, scheduler) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts = (vae.eval(), text_encoder.eval(), tokenizer, unet.eval(), scheduler)
+    return StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
 
 
 def sd15_folder(folder: Path) -> Path:
@@ -132,12 +120,7 @@ def sd15_folder(folder: Path) -> Path:
             norm_num_groups=16,
         )
         text_encoder = _text_encoder(tokenizer, width=24, inner=32, layers=2)
-    scheduler = PNDMScheduler(
-        **NOISE,
-        skip_prk_steps=True,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
     _pipeline(vae, text_encoder, tokenizer, unet, scheduler).save_pretrained(folder)
     vocab, merges = tiny_vocabulary()
     words = folder / "tokenizer"

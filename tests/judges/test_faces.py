@@ -195,9 +195,8 @@ def by_numpy(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
         h = (image.double().numpy() - mean[:, None, None]) / std[:, None, None]
         found = []
-        for layer, (size, stride, padding) in enumerate(
-            [(11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)], 1
-        ):
+        shapes = [(11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
+        for layer, (size, stride, padding) in enumerate(shapes, 1):
             if layer in (2, 3):
                 h = patches(h, 3, 2, 0, -np.inf).max(axis=(-1, -2))
             kernel, bias = weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"]
@@ -222,27 +221,12 @@ def test_lpips_equals_an_independent_computation(size):
     assert np.allclose(judge.lpips(x, y).numpy(), by_numpy(x, y), rtol=1e-2)
 
 
-def test_lpips_is_zero_for_equals_symmetric_and_grows_with_noise():
-    x, direction = noise(3), noise(3, seed=1) - 0.5
-    assert torch.equal(judge.lpips(x, x), torch.zeros(3))
-    y = (x + 0.2 * direction).clamp(0, 1)
-    assert torch.allclose(judge.lpips(x, y), judge.lpips(y, x), rtol=1e-5)
-    flat = torch.full((3, 3, 64, 64), 0.5)
-    scores = torch.stack([judge.lpips(flat, flat + level * direction) for level in (0.05, 0.1, 0.2, 0.4)])
-    assert (scores.diff(dim=0) > 0).all()
-
-
 def test_lpips_can_be_differentiated_and_trains_nothing():
     x = noise().requires_grad_()
     model = LPIPS()
     model(x, noise(seed=1)).sum().backward()
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in model.parameters())
-
-
-def test_lpips_heads_are_weights_of_a_distance():
-    model = LPIPS()
-    assert all((getattr(model, f"head{layer}") >= 0).all() for layer in range(1, 6))
 
 
 def test_the_data_card_names_the_weights_that_are_there():

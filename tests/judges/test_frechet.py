@@ -14,15 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from antipure_lib.core.images import from_pil, to_pil
+from antipure_lib.core.images import from_pil
 from antipure_lib.judges import brisque as brisque_module
 from antipure_lib.judges.brisque import brisque, brisque_features, fit_aggd
 from antipure_lib.judges.frechet import alexnet_features, frechet, frechet_distance
 from antipure_lib.judges.lpips import LPIPS
 from antipure_lib.models.embedded import data_path
-from antipure_lib.purifiers.filters import jpeg
 from tools.models import get_brisque
 
 
@@ -64,30 +63,12 @@ def test_full_rank_is_scipys_matrix_root(seed, d, n):
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9 * cov_a.trace())
 
 
-def test_few_samples_of_one_distribution_look_far_apart():
-    """The bias: more features than samples. Two samples in orthogonal directions keep all their variance."""
-    x = normal(512, 256)
-    distances = [frechet_distance(x[:n], x[256 : 256 + n]) for n in (8, 32, 128, 256)]
-    assert distances == sorted(distances, reverse=True) and distances[0] > 2 * distances[-1]
-    a, b = torch.zeros(3, 6), torch.zeros(3, 6)
-    a[0, 0], a[1, 0], b[0, 1], b[1, 1] = 1, -1, 2, -2  # variances 1 and 4, means 0
-    assert frechet_distance(a, b) == pytest.approx(1 + 4)
-
-
 def test_features_are_spatial_means_of_alexnets_last_layer():
     x = noise(3)
     expected = [LPIPS().features(image[None])[4][0].mean((1, 2)) for image in x]
     torch.testing.assert_close(alexnet_features(x, batch=2), torch.stack(expected), rtol=1e-4, atol=1e-5)
     assert alexnet_features(x).shape == (3, 256)
-
-
-def test_frechet_grows_with_what_is_done_to_the_images():
-    x = noise(12) * 0.2 + torch.linspace(0.2, 0.8, 64)
-    x = (x + 0.1 * noise(12, size=1, seed=1)).clamp(0, 1)
-    assert frechet(x, x) == pytest.approx(0, abs=1e-6)
-    change = noise(12, seed=2) - 0.5
-    distances = [frechet((x + level * change).clamp(0, 1), x) for level in (0.05, 0.2, 0.8)]
-    assert 0 < distances[0] < distances[1] < distances[2]
+    assert frechet(x, noise(4, seed=1)) == frechet_distance(*map(alexnet_features, (x, noise(4, seed=1))))
 
 
 @pytest.mark.parametrize(
@@ -141,9 +122,8 @@ def features_by_scipy(pixels):
         return alpha, (np.sqrt(r2) - np.sqrt(l2)) * beta * gamma(2 / alpha) / gamma(1 / alpha), l2, r2
 
     features = []
-    small = torch.nn.functional.interpolate(
-        torch.from_numpy(pixels)[None, None], scale_factor=0.5, mode="bicubic"
-    )
+    small = torch.from_numpy(pixels)[None, None]
+    small = torch.nn.functional.interpolate(small, scale_factor=0.5, mode="bicubic")
     for image in (pixels, small[0, 0].numpy()):
 
         def blur(z):
@@ -155,10 +135,8 @@ def features_by_scipy(pixels):
         features += [alpha, (l2 + r2) / 2]
         h, w = y.shape
         for i, j in [(0, 1), (1, 0), (1, 1), (-1, 1)]:
-            pairs = [
-                y[a, b] * y[a + i, b + j] for a in range(h) for b in range(w) if 0 <= a + i < h and b + j < w
-            ]
-            features += fit(np.array(pairs))
+            inside = [(a, b) for a in range(h) for b in range(w) if 0 <= a + i < h and b + j < w]
+            features += fit(np.array([y[a, b] * y[a + i, b + j] for a, b in inside]))
     return features
 
 
@@ -188,18 +166,6 @@ def test_scores_are_near_the_packages_own(photos):
     assert score(coffee) == pytest.approx(3.0, abs=4)
     small = np.asarray(Image.fromarray(astronaut).resize((64, 64)))
     assert score(small) == pytest.approx(22.6, abs=4)
-
-
-def test_scores_rise_with_noise_blur_and_jpeg(photos):
-    x = from_pil(Image.fromarray(photos[1]).crop((100, 100, 356, 356)))
-    sign = noise(1, 256, seed=3)[0] - 0.5
-    worse = [
-        [(x + level * sign).clamp(0, 1) for level in (0, 0.1, 0.3)],
-        [x, *(from_pil(to_pil(x).resize((s, s)).resize((256, 256))) for s in (150, 90))],
-        [x, jpeg(x, 30), jpeg(x, 8)],
-    ]
-    for series in worse:
-        assert (brisque(torch.stack(series)).diff() > 3).all()
 
 
 def test_scores_are_one_by_one_and_flat_images_have_none():
@@ -248,20 +214,9 @@ def test_the_regression_is_its_formula(monkeypatch, tmp_path):
         scaled = (f + 1) / 2 - 1
         first, second = np.zeros(36), np.zeros(36)
         first[[0, 35]], second[1] = (0.5, -0.25), 1
-        expected = 1.5 + sum(
-            w * np.exp(-0.05 * np.sum((scaled - v) ** 2)) for w, v in ((2.5, first), (-1, second))
-        )
+        kernels = [np.exp(-0.05 * np.sum((scaled - v) ** 2)) for v in (first, second)]
+        expected = 1.5 + 2.5 * kernels[0] - kernels[1]
         assert found.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_shipped_model_is_a_trained_regression():
-    """What the dual problem of ε-SVR asks of its solution (Smola & Schölkopf 2004, eq. 10), with C = 1024."""
-    model = load_file(data_path("judges", "brisque.safetensors"))
-    weights = model["weights"].double()
-    assert weights.sum().item() == pytest.approx(0, abs=0.01)
-    assert weights.abs().max() == 1024 and (weights != 0).all()
-    assert model["vectors"].shape == (770, 36) and model["vectors"].abs().max() == 1  # scaled to −1 … 1
-    assert (model["low"] < model["high"]).all()
 
 
 def test_the_data_card_names_the_model_that_is_there():

@@ -89,9 +89,8 @@ def test_native_code_gets_what_it_can_read(pictures, name):
     expected = torch.as_tensor(use(x))
     for layout, change in LAYOUTS.items():
         found = torch.as_tensor(use(change(x))).detach()
-        torch.testing.assert_close(
-            found, expected, check_dtype=False, atol=2e-3, rtol=0, equal_nan=True, msg=layout
-        )
+        tolerance = {"check_dtype": False, "atol": 2e-3, "rtol": 0, "equal_nan": True}
+        torch.testing.assert_close(found, expected, **tolerance, msg=layout)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 33)])

@@ -8,7 +8,7 @@ from PIL import Image
 from antipure_lib.__main__ import main
 from antipure_lib.core.images import quantise
 from antipure_lib.judges.faces import Judge
-from antipure_lib.judges.perturbation import compare_photos, radial_spectrum, survival
+from antipure_lib.judges.perturbation import radial_spectrum, survival
 from antipure_lib.photos.pictures import save_image
 from antipure_lib.runtime.noise import image_generators, randn
 
@@ -30,12 +30,6 @@ def test_a_wave_lies_in_the_ring_of_its_frequency(vertical, horizontal):
     assert others.max() < 1e-4 * amplitudes[top]
 
 
-def test_white_noise_is_flat_and_its_level_is_its_size():
-    noise = 0.3 * torch.randn((3, 128, 96), generator=torch.Generator().manual_seed(0))
-    _, amplitudes = radial_spectrum(noise, rings=8)
-    assert (amplitudes / 0.3 - 1).abs().max() < 0.08
-
-
 @pytest.mark.parametrize("size", [(3, 1, 1), (3, 3, 50), (3, 31, 17), (3, 64, 64)])
 def test_rings_hold_the_whole_energy(size):
     """Parseval: counted by NumPy, the rings' energies add up to the perturbation's."""
@@ -44,9 +38,7 @@ def test_rings_hold_the_whole_energy(size):
     f = np.hypot(np.fft.fftfreq(size[1])[:, None], np.fft.fftfreq(size[2])[None])
     half = float(frequencies[0])
     edges = np.append(frequencies.numpy() - half, np.inf)
-    counts = np.array(
-        [((f >= a - 1e-7) & (f < b - 1e-7)).sum() for a, b in zip(edges, edges[1:], strict=False)]
-    )
+    counts, _ = np.histogram(f, np.append(edges[:-1] - 1e-7, 1))
     energy = (amplitudes.nan_to_num().numpy() ** 2 * counts).sum() * 3
     assert energy == pytest.approx(delta.square().sum().item(), rel=1e-4)
     assert (amplitudes.isnan().numpy() == (counts == 0)).all()
@@ -73,18 +65,15 @@ def test_survival_is_the_ratio_of_norms_under_common_noise():
 def pair(tmp_path, pictures):
     """A photo and its change by up to 4/255, as files."""
     x = pictures(1, 40, 64)[0] * 0.9
-    x_adv = quantise(
-        (x + 4 / 255 * torch.rand(x.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
-    )
+    change = 4 / 255 * torch.rand(x.shape, generator=torch.Generator().manual_seed(2))
+    x_adv = quantise((x + change).clamp(0, 1))
     return [save_image(image, tmp_path / name) for image, name in ((x, "x.png"), (x_adv, "y.png"))]
 
 
 def test_the_report_says_what_the_judges_say(pair, tmp_path, capsys):
     assert main(["inspect", *map(str, pair), "--out", str(tmp_path / "report.png")]) == 0
-    lines = dict(
-        line.split(maxsplit=1)
-        for line in capsys.readouterr().out.replace("largest change", "largest").splitlines()
-    )
+    printed = capsys.readouterr().out.replace("largest change", "largest")
+    lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
     x, y = (torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255 for path in pair)
     judge = Judge()
     assert lines["largest"] == "4/255"
@@ -94,12 +83,6 @@ def test_the_report_says_what_the_judges_say(pair, tmp_path, capsys):
     report = Image.open(tmp_path / "report.png")
     assert report.format == "PNG" and min(report.size) > 500
     assert np.asarray(report.convert("RGB")).std() > 20
-
-
-def test_a_judge_that_cannot_tell_says_why(pictures):
-    x = pictures(1, 20, 20)[0] * 0.9
-    figures = compare_photos(x, x + 0.05)
-    assert "31 px" in figures["LPIPS"] and figures["PSNR"] == pytest.approx(-20 * np.log10(0.05), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,8 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
 from tiny import sd15_folder, tiny_stable_diffusion, tiny_tokenizer
 
-import antipure_lib
 from antipure_lib.core.diffusion import add_noise, alpha_bars, predict_eps
 from antipure_lib.core.images import quantise, to_model
 from antipure_lib.core.tiles import extract
@@ -61,10 +57,8 @@ def test_a_folder_of_stable_diffusion_15s_layout_learns_and_its_lora_loads_back(
     assert not (folder / "tokenizer" / "tokenizer.json").exists()
     pipe = load_stable_diffusion(folder, "cpu")
     assert type(pipe.scheduler).__name__ == "PNDMScheduler"
-    assert (
-        pipe.tokenizer("a photo of sks person").input_ids
-        == tiny_tokenizer()("a photo of sks person").input_ids
-    )
+    words = "a photo of sks person"
+    assert pipe.tokenizer(words).input_ids == tiny_tokenizer()(words).input_ids
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     options = FULL_SIZE["lora"] | {"steps": 1, "lr": 1e-2}
     learned = lora(pipe, pictures(1, side, side), **options)
@@ -86,9 +80,7 @@ def test_a_model_loaded_in_inference_mode_takes_part_in_gradients(load):
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert not any(p.is_inference() for part in parts for p in part.parameters())
     weight = pipe.unet.conv_in.weight
-    torch.nn.functional.conv2d(
-        x.mean(1, keepdim=True).expand(-1, weight.shape[1], -1, -1), weight
-    ).sum().backward()
+    (x.sum() * weight.sum()).backward()
     assert weight.grad is not None
 
 
@@ -109,17 +101,8 @@ def test_arguments_of_a_wrong_type_are_named(load, argument, values):
 
 
 UNKNOWN = ["nanoo", "a/b/c", "a--b/c", "a b/c", "", "sdxl"]
-MISTYPED = [
-    "/no/such/folder",
-    "../nope",
-    "./a",
-    "~/a",
-    "models/a.pt",
-    "weights/A.PT",
-    "x/a.safetensors",
-    "a.ckpt",
-]
-MISTYPED += ["here/nope", "C:\\a", "\0.pt", "x" * 300 + ".pt"]
+MISTYPED = ["/no/such/folder", "../nope", "~/a", "weights/A.PT", "x/a.safetensors", "a.ckpt", "here/nope"]
+MISTYPED += ["C:\\a", "\0.pt", "x" * 300 + ".pt"]
 
 
 @pytest.mark.parametrize("load", LOADERS)
@@ -193,18 +176,3 @@ def test_nano_stable_diffusion_knows_its_words():
     assert (decoded - to_model(faces)).square().mean() < 0.02  # 23 dB
     image = pipe("a photo of a person", num_inference_steps=2, output_type="np").images[0]
     assert image.shape == (64, 64, 3)
-
-
-def test_public_names():
-    """The names that notebooks and other people's code rely on."""
-    names = """load_image save_image load_ddpm load_stable_diffusion add_noise predict_x0 denoising_loss
-    patch_frequency_guidance erroneous_timestep_guidance pgd antipure survival diffpure gridpure jpeg
-    gaussian_blur resize_and_back dreambooth lora Judge"""
-    assert all(callable(getattr(antipure_lib, name)) for name in names.split())
-
-
-def test_importing_the_package_leaves_heavy_modules_alone():
-    heavy = {"diffusers", "transformers", "peft", "dlib", "skimage", "matplotlib", "flip_evaluator", "scipy"}
-    code = f"import sys, antipure_lib; print(*sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "\n"

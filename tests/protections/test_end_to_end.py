@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from differences import assert_gradient
 from diffusers import DDPMScheduler
-from hypothesis import given
-from hypothesis import strategies as st
+from latent_references import generator
 
 from antipure_lib.core.tiles import extract, merge
 from antipure_lib.protections.end_to_end import end_to_end_loss, end_to_end_steps
@@ -15,10 +15,6 @@ from antipure_lib.purifiers.gridpure import gridpure_steps
 from antipure_lib.runtime.micro_batch import in_parts
 from antipure_lib.runtime.noise import image_generators
 from antipure_lib.runtime.unet import view
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def near(x, size=0.05):
@@ -32,16 +28,7 @@ def test_gradient_against_finite_differences(tiny_ddpm64, pictures, size, stride
     x = (0.25 + pictures(2, *size) / 2).double()
     chain = {"t": 4, "stride": stride, "iterations": 2, "noise_samples": 2, "checkpointing": checkpointing}
     loss = end_to_end_loss(tiny_ddpm64, x, **chain)
-    x_adv = near(x)
-    leaf = x_adv.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(leaf, generator()).sum(), leaf)
-    assert gradient.abs().mean() > 0
-    h = 1e-6
-    for seed in range(2):
-        direction = torch.randn(x.shape, generator=generator(seed), dtype=torch.float64)
-        with torch.no_grad():
-            up, down = (loss(x_adv + s * h * direction, generator()).sum() for s in (1, -1))
-        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * h), rtol=1e-5, atol=1e-9)
+    assert_gradient(lambda x: loss(x, generator()).sum(), near(x))
 
 
 def test_checkpointing_changes_nothing_but_the_work(tiny_ddpm, pictures):
@@ -75,15 +62,6 @@ def test_first_iteration_is_gridpures(tiny_ddpm, pictures):
         assert torch.equal(purify_chain(same, x, [5], t=3, gamma=0.3), expected)
 
 
-def test_chain_is_its_iterations(tiny_ddpm, pictures):
-    x = pictures(2, 24, 24)
-    with torch.no_grad():
-        one = purify_chain(tiny_ddpm, x, [5], t=2)
-        assert torch.equal(purify_chain(tiny_ddpm, x, [5, 6], t=2), purify_chain(tiny_ddpm, one, [6], t=2))
-        first = purify_chain(tiny_ddpm, x[:1], [5, 6], t=2)
-    torch.testing.assert_close(first, purify_chain(tiny_ddpm, x, [5, 6], t=2)[:1].detach(), rtol=0, atol=1e-5)
-
-
 def test_respaced_chain_against_diffusers(tiny_ddpm, pictures):
     """t=12, stride=4: diffusers' DDPMScheduler walks the timesteps 11, 7, 3."""
     x = pictures(2)
@@ -99,12 +77,6 @@ def test_respaced_chain_against_diffusers(tiny_ddpm, pictures):
             with torch.no_grad():
                 y = scheduler.step(tiny_ddpm.unet(y, t).sample, t, y, generator=own).prev_sample
         torch.testing.assert_close(ours[i], (y[0] / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
-
-
-@given(stride=st.integers(1, 9), steps=st.integers(1, 5))
-def test_respacing_starts_at_the_same_noise(tiny_ddpm, stride, steps):
-    levels = respaced(tiny_ddpm, stride).scheduler.alphas_cumprod
-    assert levels[steps - 1] == tiny_ddpm.scheduler.alphas_cumprod[stride * steps - 1]
 
 
 def test_loss_is_the_mean_square_of_what_purification_leaves(tiny_ddpm, pictures):
@@ -135,21 +107,6 @@ def diffpure_tiles(ddpm, x, t, seed):
     return torch.cat(out)
 
 
-def test_it_beats_random_noise(tiny_ddpm, pictures):
-    """‖Pure(x+δ) − Pure(x)‖ on noise that the attack never saw.
-
-    At t=10 the purifier with random weights keeps nearly every δ whole: there is nothing to win.
-    """
-    x, eta = pictures(2), 16 / 255
-    chain = {"t": 100, "stride": 25, "iterations": 2}
-    *_, state = end_to_end_steps(tiny_ddpm, x, eta=eta, steps=12, step_size=4 / 255, **chain)
-    random = (x + eta * torch.randn(x.shape, generator=generator(1)).sign()).clamp(0, 1)
-    judge = end_to_end_loss(tiny_ddpm, x, noise_samples=4, **chain)
-    with torch.no_grad():
-        ours, control = (judge(y, generator(77)) for y in (state.x_adv, random))
-    assert (ours > 1.2 * control).all()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -160,9 +117,7 @@ def test_it_beats_random_noise(tiny_ddpm, pictures):
         ({"noise_samples": 0}, "noise_samples must be at least 1"),
         ({"stride": 0}, "stride must be at least 1"),
         ({"stride": 3}, "stride must divide t=10.*got 3"),
-        ({"eta": 16}, "eta"),
         ({"x": torch.rand(3, 15, 40)}, "smaller than a tile"),
-        ({"x": torch.rand(3, 16, 16) * 255}, "must lie in"),
     ],
     ids=lambda o: str(o)[:16],
 )

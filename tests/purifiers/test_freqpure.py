@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from antipure_lib.core.images import quantise
 from antipure_lib.core.tiles import extract, merge, tile_count
 from antipure_lib.purifiers import freqpure as module
 from antipure_lib.purifiers.diffpure import purify_tiles
-from antipure_lib.purifiers.freqpure import freqpure, freqpure_steps, keep_low_frequencies
+from antipure_lib.purifiers.freqpure import freqpure_steps, keep_low_frequencies
 from antipure_lib.runtime.noise import image_generators, randn
 
 
@@ -35,18 +33,6 @@ def test_exchange_is_numpys(h, w, radius, slack):
                 phase = np.angle(kept[u, v]) + min(max(turn, -slack), slack)
                 spectrum[u, v] = abs(kept[u, v]) * np.exp(1j * phase)
         np.testing.assert_allclose(ours[i, c], np.fft.ifft2(spectrum).real, atol=1e-9)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 99), st.integers(0, 60).map(lambda tenths: tenths / 10), st.floats(0, math.pi))
-def test_kept_frequencies_have_the_references_amplitude_and_nearly_its_phase(seed, radius, slack):
-    x, reference = images(14, 14, seed), images(14, 14, seed + 100)
-    y, r, s = (np.fft.fft2(z) for z in (keep_low_frequencies(x, reference, radius, slack), reference, x))
-    u = np.fft.fftfreq(14, 1 / 14)
-    low = np.hypot(u[:, None], u) <= radius
-    np.testing.assert_allclose(y[..., ~low], s[..., ~low], atol=1e-9)
-    np.testing.assert_allclose(np.abs(y[..., low]), np.abs(r[..., low]), atol=1e-9)
-    assert np.abs(np.angle(y[..., low] / r[..., low])).max() <= slack + 1e-6
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 24)])
@@ -77,21 +63,3 @@ def test_with_everything_kept_the_one_step_denoise_comes_back(tiny_ddpm, picture
         step = tiny_ddpm.scheduler.step(tiny_ddpm.unet(x_t, t_ref - 1).sample, t_ref - 1, x_t)
     expected = merge(((step.pred_original_sample + 1) / 2).clamp(0, 1), x.shape, 16)
     torch.testing.assert_close(state.x, expected, atol=1e-5, rtol=0)
-
-
-def test_low_frequencies_of_the_result_are_nearer_to_the_inputs(tiny_ddpm, pictures, monkeypatch):
-    """With a model that knows nothing, DiffPure loses the picture's outline; FreqPure must not."""
-    monkeypatch.setattr(module, "PHASE_SLACK", 0)
-    monkeypatch.setattr(module, "T_REF", 1)
-    x = pictures(2)
-
-    def error(radius):
-        y = freqpure(tiny_ddpm, x, t=100, rounds=1, radius=radius)
-        return torch.nn.functional.avg_pool2d(y - x, 8).abs().mean()
-
-    assert error(3) < 0.5 * error(-1)
-
-
-def test_bad_rounds_fail_at_the_call(tiny_ddpm, pictures):
-    with pytest.raises(ValueError, match="rounds must be at least 1"):
-        freqpure_steps(tiny_ddpm, pictures(1), rounds=0)

