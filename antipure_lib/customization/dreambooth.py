@@ -7,8 +7,8 @@ import torch
 from ..runtime.checks import check_number, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from .generate import generate
-from .latent_diffusion import CLASS_PROMPT, PROMPT, check_size, latents, working_copy
-from .training import CustomizeState, check_training, last_pipe, train_steps
+from .latent_diffusion import CLASS_PROMPT, PROMPT, latents, working_copy
+from .training import CustomizeState, check_prior, check_training, last_pipe, train_steps
 
 
 def dreambooth_steps(
@@ -41,14 +41,13 @@ def dreambooth_steps(
     Raises ValueError for values outside their range; RuntimeError for a training that diverged.
     """
     counts = {"steps": steps, "batch": batch, "n_prior": n_prior}
-    positive = {"lr": lr, "text_lr": text_lr or None, "snr_gamma": snr_gamma}
+    untrained = text_lr is None or check_number(text_lr, "text_lr") == 0
+    positive = {"lr": lr, "text_lr": None if untrained else text_lr, "snr_gamma": snr_gamma}
     images, seed = check_training(pipe, images, prompt, "images", counts, positive), check_seed(seed)
-    if not 0 <= check_number(warmup, "warmup") <= 1:
+    warmup = check_number(warmup, "warmup")
+    if not 0 <= warmup <= 1:
         raise ValueError(f"warmup must be a share of the steps, 0 … 1, got {warmup}")
-    if not check_number(prior_weight, "prior_weight") >= 0:
-        raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
-    if prior_images is not None:
-        prior_images = check_size(pipe, prior_images, "prior_images")
+    prior_images = check_prior(pipe, prior_weight, prior_images)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)

@@ -19,7 +19,7 @@ from ..customization.latent_diffusion import (
     text_embeddings,
     working_copy,
 )
-from ..customization.training import check_training, last_pipe, train_steps
+from ..customization.training import check_prior, check_training, last_pipe, train_steps
 from ..runtime.checks import check_counts, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
@@ -50,7 +50,7 @@ def fsmg_steps(
     """
     check_size(pipe, x, "x")
     check_ascent(eta, steps, step_size, seed, momentum)
-    check_counts(noise_samples=noise_samples)
+    check_counts(noise_samples=noise_samples, surrogate_steps=surrogate_steps)
     check_size(pipe, set_a, "set_a")
     learn = dreambooth_steps(pipe, set_a, prompt=prompt, steps=surrogate_steps, seed=seed, **learning)
 
@@ -121,10 +121,7 @@ class Surrogate:
         counts = {"surrogate_steps": surrogate_steps, "batch": batch, "n_prior": n_prior}
         positive = {"lr": lr, "snr_gamma": snr_gamma}
         self.photos = check_training(pipe, set_a, prompt, "set_a", counts, positive)
-        if not prior_weight >= 0:
-            raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
-        if prior_images is not None:
-            prior_images = check_size(pipe, prior_images, "prior_images")
+        prior_images = check_prior(pipe, prior_weight, prior_images)
         self.pipe, self.prompt, self.batch, self.seed = pipe, prompt, batch, check_seed(seed)
         self.prior_weight, self.prior_images, self.n_prior = prior_weight, prior_images, n_prior
         self.how = {"steps": surrogate_steps, "lr": lr, "batch": batch, "snr_gamma": snr_gamma}

@@ -72,7 +72,12 @@ def end_to_end_loss(
     noise_samples: int = 1,
     checkpointing: bool = True,
 ) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
-    """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`: (x_adv N×3×H×W, generator) → (N,)."""
+    """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`: (x_adv N×3×H×W, generator) → (N,).
+
+    Raises ValueError for numbers outside their range.
+    """
+    check_counts(t=t, stride=stride, iterations=iterations, noise_samples=noise_samples)
+    check_gamma(gamma)
     short, steps = respaced(ddpm, stride), t // stride
 
     def loss(x_adv, generator):

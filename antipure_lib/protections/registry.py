@@ -26,6 +26,7 @@ from ..core.antipure import antipure_images, antipure_steps
 from ..core.images import check_eight_bit, quantise_within
 from ..core.pgd import PGDState
 from ..customization.dreambooth import dreambooth_steps
+from ..runtime.checks import check_counts, check_eta, check_seed, check_text
 from ..runtime.memory import MemoryPlan, memory_plan
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .advdm import advdm_steps
@@ -124,6 +125,9 @@ def protect_steps(
     """
     given = {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
     protection = _known(name)
+    check_eta(eta)
+    check_counts(steps=steps)
+    check_seed(seed)
     needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():
         if value is None:
@@ -140,6 +144,6 @@ def protection_plan(
 
 
 def _known(name: str) -> Protection:
-    if name not in PROTECTIONS:
+    if check_text(name, "name", "antipure") not in PROTECTIONS:
         raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
     return PROTECTIONS[name]

@@ -15,7 +15,7 @@ from ..customization.latent_diffusion import (
     text_embeddings,
     working_copy,
 )
-from ..runtime.checks import check_counts, check_finite
+from ..runtime.checks import check_count, check_counts, check_finite
 from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
@@ -157,6 +157,7 @@ def last_block_features(unet: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 
 def _check_selection(candidates, radius, keep) -> None:
-    check_counts(candidates=candidates)
+    check_counts(candidates=candidates, keep=keep)
+    check_count(radius, "radius", 0)
     if not 0 <= 2 * radius < keep:
         raise ValueError(f"radius must be 0 … (keep−1)/2, got {radius} with keep={keep}: too much is deleted")

@@ -7,6 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ..core.images import check_image, from_pil, to_pil
+from ..runtime.checks import check_count, check_number
 
 
 def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
@@ -21,9 +22,7 @@ def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
 
 def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
     """JPEG and back, the colours at half the resolution (4:2:0). quality: 1 … 95."""
-    images = check_image(x)
-    if not 1 <= quality <= 95:
-        raise ValueError(f"quality must be 1 … 95, got {quality}")
+    images, quality = check_image(x), check_count(quality, "quality", 1, 95)
     out = []
     for image in images:
         file = io.BytesIO()
@@ -34,7 +33,7 @@ def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
 
 def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
     """Gaussian blur with mirrored borders. sigma: in pixels; the kernel ends at 4·sigma, within the image."""
-    images = check_image(x)
+    images, sigma = check_image(x), check_number(sigma, "sigma")
     radius = int(4 * sigma + 0.5)
     if sigma <= 0 or radius >= min(images.shape[-2:]):
         raise ValueError(f"sigma must be positive and 4·sigma smaller than the image, got {sigma}")
@@ -48,7 +47,7 @@ def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
 
 def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
     """Shrink by `factor` (0 < factor ≤ 1) and enlarge to the old size; bicubic, antialiased."""
-    images = check_image(x)
+    images, factor = check_image(x), check_number(factor, "factor")
     if not 0 < factor <= 1:
         raise ValueError(f"factor must be in (0, 1], got {factor}")
     size = images.shape[-2:]

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 
 from ..core.images import as_file, check_image, quantise
+from ..runtime.checks import check_seed, check_text
 from ..runtime.pipelines import DDPMPipeline
 from .diffpure import PurifyState, diffpure
 from .filters import gaussian_blur, jpeg, resize_and_back
@@ -84,6 +85,7 @@ def purify(
     >>> purify("gridpure", x, ddpm=ddpm, rounds=2, iterations=20, seed=1)  # the same
     """
     kind, numbers = parse_purifier(name)
+    check_seed(seed)
     purifier, x = PURIFIERS[kind], quantise(check_image(images, "images"))
     if not purifier.needs:
         return as_file(purifier.run(x, **numbers | options), images)
@@ -97,6 +99,7 @@ def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
 
     Raises ValueError for a name that isn't in `PURIFIERS`, and for too many or malformed numbers.
     """
+    check_text(name, "name", "gridpure2x20")
     longest_first = "|".join(re.escape(known) for known in sorted(PURIFIERS, key=len, reverse=True))
     match = re.fullmatch(rf"({longest_first})([\d.]+(?:x[\d.]+)*)?", name)
     if not match:

