@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..photos.pictures import atomic
+from ..runtime.checks import check_path
 
 
 class Cell(NamedTuple):
@@ -58,7 +59,7 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
 
     A last line without its end is left out: a crash cut it off. Raises ValueError for another kind of file.
     """
-    path = Path(path)
+    path = check_path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file; name a CSV file")
     text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
@@ -75,7 +76,7 @@ def append_row(path: str | os.PathLike, row: Mapping[str, object]) -> None:
 
     None and nan become empty fields. A new table is written whole, with its header.
     """
-    path = Path(path)
+    path = check_path(path)
     if not path.exists() or not path.stat().st_size:
         write_rows(path, [row])
         return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..runtime import memory
+from ..runtime.checks import check_path
 from .decode import check_file
 from .photo import Photo, photo_size, read_photo
 from .pictures import atomic, temporary_prefix
@@ -60,10 +61,10 @@ def plan_jobs(
     passed over.
     Raises ValueError where a result would be one of the photos, and where `out` isn't a folder.
     """
-    out = Path(out)
+    out = check_path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a folder")
-    photos = list({os.path.abspath(photo): Path(photo) for photo in photos}.values())
+    photos = list({os.path.abspath(photo): photo for photo in map(check_path, photos)}.values())
     if len(photos) > 1:
         photos = [photo for photo in photos if os.path.realpath(photo) != os.path.realpath(out)]
     originals = {os.path.realpath(photo) for photo in photos}

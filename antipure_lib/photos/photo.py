@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ..core.images import check_image, from_pil, to_pil
+from ..runtime.checks import check_path
 from .decode import check_file, decode, open_picture
 from .pictures import write_picture
 
@@ -46,7 +47,8 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size: whoever reads the photo says so
-            check_file(Path(path))  # opening a pipe would wait for ever
+            path = check_path(path)
+            check_file(path)  # opening a pipe would wait for ever
             with open_picture(path) as file:
                 return file.height, file.width
     except Exception:  # on damaged files decoders raise nearly anything
@@ -68,7 +70,7 @@ def save_photo(
         raise ValueError(f"x must have the photo's shape {tuple(photo.x.shape)}, got {tuple(x.shape)}")
     image = to_pil(x)
     if photo.alpha is not None:
-        if Path(path).suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+        if check_path(path).suffix.lower() in (".jpg", ".jpeg", ".bmp"):
             raise ValueError(f"{path}: this format can't hold the photo's transparency; save it as .png")
         image.putalpha(photo.alpha)
     elif photo.grey and (x == x[:1]).all():
