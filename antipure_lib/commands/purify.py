@@ -58,7 +58,7 @@ def check_purifier(name: str, option: str) -> tuple[str, dict[str, int | float]]
             raise ValueError(f"{option} {name}: {number} must be {least}, got {value}")
     if numbers and not PURIFIERS[kind].needs:
         try:
-            purify(name, torch.zeros(3, BLANK, BLANK))
+            purify(name, torch.zeros(3, BLANK, BLANK, dtype=torch.float32))
         except ValueError as error:
             raise ValueError(f"{option} {name}: {error}") from error
     return kind, numbers
