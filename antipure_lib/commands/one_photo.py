@@ -11,7 +11,7 @@ import torch
 from ..core.tiles import at_least
 from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
 from ..models.folders import OtherKind
-from ..photos.photo import Photo, as_grey, save_photo
+from ..photos.photo import Photo, as_grey, made_grey, save_photo
 from ..runtime.digests import weights_digest
 from ..runtime.memory import MemoryPlan
 from ..runtime.unet import sample_size
@@ -31,6 +31,7 @@ class PhotoWork:
         self.args, self.silent = args, silent  # silent: as tqdm's `disable`
         self.models: dict[str, Any] = {}
         self.settings: dict[str, object] = {"keep_metadata": args.keep_metadata}
+        self.settings |= {"grey": True} if args.grey else {}  # without it old results stay as they are
         for name in needs:
             load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
             if name == "ddpm":
@@ -58,10 +59,12 @@ class PhotoWork:
                 f"{width}×{height} pixels need about {needed:.1f} GB next to the model, and {free:.1f} GB "
                 "are free; make the photo smaller, or cut out the part that matters"
             )
+        said = ["grey, as the photo is"] if photo.grey else ["made grey"] if self.args.grey else []
+        photo = made_grey(photo) if self.args.grey else photo
         x = at_least(self.side, photo.x, self.run)
         x = as_grey(x) if photo.grey else x
         save_photo(photo, x, path, self.args.keep_metadata, self.args.jpeg)
-        return "; ".join((["grey, as the photo is"] if photo.grey else []) + self.remarks(photo.x, x))
+        return "; ".join(said + self.remarks(photo.x, x))
 
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
         """What else there is to say."""

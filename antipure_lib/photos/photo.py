@@ -42,6 +42,13 @@ def as_grey(x: torch.Tensor) -> torch.Tensor:
     return x.median(-3, keepdim=True).values.expand_as(x)
 
 
+def made_grey(photo: Photo) -> Photo:
+    """The photo without its colours, on 8-bit levels: the luma of ITU-R BT.601, as in Pillow's mode L."""
+    if photo.grey:
+        return photo
+    return photo._replace(x=from_pil(to_pil(photo.x).convert("L").convert("RGB")), grey=True)
+
+
 def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
     """Height and width as they are stored, from the file's header alone; None if that can't be read."""
     try:
