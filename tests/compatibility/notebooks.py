@@ -124,6 +124,8 @@ def text_for_a_number(value):
 
 TILDE = {
     "save_image": lambda: ap.save_image(picture(8, 8), "~/compatibility/a.png"),
+    "a Path": lambda: ap.save_image(picture(8, 8), Path("~/compatibility/a.png")),
+    "save_lora": lambda: ap.save_lora(ap.lora(pipe(), photos(1), steps=1, batch=1), "~/compatibility"),
     "protect --out": lambda: command(
         *("protect", ap.data_path("photos", "coffee.png"), "--method", "random", "--steps", 1),
         *("--out", "~/compatibility"),
@@ -131,7 +133,7 @@ TILDE = {
 }
 
 
-@situation("own", "parameters", cases=TILDE)
+@situation("DaCe 1578", "parameters", cases=TILDE)
 def home_folder(save):
     """A path that begins with ~ means the home folder"""
     with mock.patch.dict(os.environ, {"HOME": str(Path.cwd() / "home")}):
@@ -357,6 +359,25 @@ def default_precision(name):
     finally:
         torch.set_default_dtype(before)
     assert all(a.equal(b) and a.dtype == b.dtype for a, b in zip(found, right, strict=True)), "other results"
+
+
+@situation("gptorch 22", "everyday")
+def default_precision_stays():
+    """Loading, training and protecting leave the session's default precision as it is"""
+    before = torch.get_default_dtype()
+    ap.lora(ap.load_stable_diffusion(), photos(1), steps=1, batch=1, dtype=torch.bfloat16)
+    ap.antipure(ap.load_ddpm(dtype=torch.bfloat16), photos(1)[..., :32, :32], eta=8 / 255, steps=1)
+    assert torch.get_default_dtype() is before
+
+
+@situation("MACE 877", "everyday")
+def two_precisions_in_a_session():
+    """Models of two precisions take turns"""
+    single, double, x = ddpm(), ddpm(), picture(16, 16)
+    double.unet.double()
+    first, other, again = (ap.diffpure(model, x, t=2) for model in (single, double, single))
+    assert again.equal(first) and other.dtype == first.dtype
+    assert (other - first).abs().max() < 1.5 / 255
 
 
 @situation("own", "everyday", cases=["generate", "antipure", "lora"])

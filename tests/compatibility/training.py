@@ -353,6 +353,25 @@ def wrong_type(case):
     return refusal(call, word if " " in word else f"{word} must")
 
 
+@situation("SimpleTuner 766", "arguments", cases={"misspelt": "to_outt.0", "a norm": "norm1"})
+def one_layer_of_several(name):
+    """One of several layers' names fits no layer that can be changed"""
+    return refusal(lambda: learned(layers=["to_q", name]), "layers must", name)
+
+
+CONFIGURED = {
+    "quality": lambda text: ap.purify("jpeg", X, quality=text),
+    "seed": lambda text: ap.diffpure(ddpm(), X, t=1, seed=text),
+}
+
+
+@situation("avocado-virt 36", "arguments", cases=CONFIGURED)
+def number_of_a_configuration_file(use):
+    """A number that a configuration file gives as a text"""
+    word = next(name for name, known in CONFIGURED.items() if known is use)
+    return refusal(lambda: use("75"), f"{word} must be a whole number, got '75'")
+
+
 NUMBERS = {
     "eta=torch.tensor(8/255)": lambda: ap.antipure(ddpm(), X, eta=torch.tensor(ETA), steps=1),
     "eta=np.float32": lambda: ap.antipure(ddpm(), X, eta=np.float32(ETA), steps=1),
