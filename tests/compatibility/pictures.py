@@ -124,38 +124,29 @@ def no_metadata_by_default():
     assert b"Jose" not in protected(photo="a.jpg").read_bytes()
 
 
-def opaque() -> dict[str, object]:
-    """Files with an alpha channel, a transparent colour or a mask, all of whose pixels are opaque."""
-
-    def gif():
-        image = pil().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
-        image.save("a.gif", transparency=200)
-
-    def trns():
-        pil().convert("P", palette=Image.Palette.ADAPTIVE, colors=16).save(
-            "a.png", transparency=bytes([255] * 16)
-        )
-
-    return {
-        "RGBA screenshot": lambda: pil().convert("RGBA").save("a.png"),
-        "LA": lambda: pil().convert("LA").save("a.png"),
-        "unused GIF transparency": gif,
-        "tRNS of 255": trns,
-        "unused colour of an RGB PNG": lambda: pil().save("a.png", transparency=(1, 2, 3)),
-        "unused grey of a PNG": lambda: (
-            pil().convert("L").point(lambda v: v | 1).save("a.png", transparency=0)
-        ),
-        "RGBA TIFF": lambda: pil().convert("RGBA").save("a.tif"),
-        "ICO": lambda: pil(picture(32, 32)).convert("RGBA").save("a.ico", sizes=[(32, 32)]),
-        "WebP": lambda: pil().convert("RGBA").save("a.webp", lossless=True),
-        "TGA": lambda: pil().convert("RGBA").save("a.tga"),
-        "16-bit grey with an unused transparent level": lambda: Image.fromarray(
-            np.full((24, 32), 40000, np.uint16)
-        ).save("a.png", transparency=7),
-    }
+def reduced() -> Image.Image:
+    """The picture with a palette of 16 colours."""
+    return pil().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
 
 
-@situation("Pillow 2724", "transparency", cases=opaque())
+OPAQUE = {  # with an alpha channel, a transparent colour or a mask
+    "RGBA screenshot": lambda: pil().convert("RGBA").save("a.png"),
+    "LA": lambda: pil().convert("LA").save("a.png"),
+    "unused GIF transparency": lambda: reduced().save("a.gif", transparency=200),
+    "tRNS of 255": lambda: reduced().save("a.png", transparency=bytes([255] * 16)),
+    "unused colour of an RGB PNG": lambda: pil().save("a.png", transparency=(1, 2, 3)),
+    "unused grey of a PNG": lambda: pil().convert("L").point(lambda v: v | 1).save("a.png", transparency=0),
+    "RGBA TIFF": lambda: pil().convert("RGBA").save("a.tif"),
+    "ICO": lambda: pil(picture(32, 32)).convert("RGBA").save("a.ico", sizes=[(32, 32)]),
+    "WebP": lambda: pil().convert("RGBA").save("a.webp", lossless=True),
+    "TGA": lambda: pil().convert("RGBA").save("a.tga"),
+    "16-bit grey with an unused transparent level": lambda: Image.fromarray(
+        np.full((24, 32), 40000, np.uint16)
+    ).save("a.png", transparency=7),
+}
+
+
+@situation("Pillow 2724", "transparency", cases=OPAQUE)
 def opaque_photo_as_jpeg(make):
     """--jpeg of an opaque photo with an alpha channel"""
     make()
