@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..photos.pictures import atomic
+from ..runtime.checks import check_path
 
 
 class Cell(NamedTuple):
@@ -61,7 +62,7 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, object]]:
 
     A last line without its end is left out. Raises ValueError for another kind of file.
     """
-    path = Path(path)
+    path = check_path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file; name a CSV file")
     text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -10,7 +9,7 @@ from filelock import FileLock
 
 from ..judges.faces import Judge
 from ..models.checkpoints import load_ddpm, load_stable_diffusion
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_counts, check_path
 from ..runtime.digests import weights_digest
 from .cells import World, check_cells, run_cell, setup
 from .rows import KEYS, Cell, read_rows, write_rows
@@ -28,7 +27,7 @@ def make_world(
     models = {"ddpm": load_ddpm(ddpm, device), "pipe": load_stable_diffusion(pipe, device)}
     parts = {"ddpm": ("unet",), "pipe": ("vae", "unet", "text_encoder")}
     weights = {name: weights_digest(model, parts[name]) for name, model in models.items()}
-    return World(**models, judge=Judge(), cache=Path(cache), weights=weights, **settings)
+    return World(**models, judge=Judge(), cache=check_path(cache), weights=weights, **settings)
 
 
 def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> Iterator[dict[str, object]]:
@@ -39,12 +38,13 @@ def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> It
     another kind of file or holds rows of other settings.
     """
     check_cells(cells)
+    out = check_path(out)
     cells, group = list(dict.fromkeys(cells)), PartialState()
     done = finished_rows(out)
     _check(out, done, cells, world)
     missing = [cell for cell in cells if cell not in done]
     group.wait_for_everyone()  # all have read the same table before anyone writes
-    lock = Path(out).with_name(f".{Path(out).name}.lock")  # one process at a time adds its row
+    lock = out.with_name(f".{out.name}.lock")  # one process at a time adds its row
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         for cell in missing[group.process_index :: group.num_processes]:
@@ -61,7 +61,7 @@ def benchmark(cells: Sequence[Cell], out: str | os.PathLike, world: World) -> It
 
 def finished_rows(out: str | os.PathLike) -> dict[tuple, dict[str, object]]:
     """The rows that a table holds, by cell; none if there is no file yet."""
-    rows = read_rows(out) if Path(out).exists() else []
+    rows = read_rows(out) if check_path(out).exists() else []
     return {tuple(row[name] for name in KEYS): row for row in rows}
 
 

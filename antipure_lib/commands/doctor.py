@@ -83,7 +83,7 @@ def _checks() -> Iterator[tuple[str, object, bool]]:
         yield f"{OPTIONS[row.loader]} {row.name}", found, good
     try:
         ddpm = checkpoints.load_ddpm("nano")
-        x = torch.full((3, sample_size(ddpm), sample_size(ddpm)), 0.5)
+        x = torch.full((3, sample_size(ddpm), sample_size(ddpm)), 0.5, dtype=torch.float32)
         change = 255 * (protect("antipure", x, ddpm=ddpm, eta=8 / 255, steps=1) - x).abs().max().item()
         found, good = f"changes a photo by {change:.0f}/255", 0 < change < 9
     except Exception as error:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..core.tiles import at_least
 from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
 from ..models.folders import OtherKind
-from ..photos.photo import Photo, as_grey, save_photo
+from ..photos.photo import Photo, as_grey, made_grey, save_photo
 from ..runtime.digests import defaults, weights_digest
 from ..runtime.memory import MemoryPlan
 from ..runtime.unet import sample_size
@@ -41,6 +41,7 @@ class PhotoWork:
         self.settings = {"keep_metadata": args.keep_metadata, "defaults": defaults(*functions)}
         # Not a setting: how many tiles go through the model at a time changes the last bits alone.
         self.batch = {"batch": "auto"} if "batch" in signature(functions[0]).parameters else {}
+        self.settings |= {"grey": True} if args.grey else {}  # without it old results stay as they are
         for name in needs:
             load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
             if name == "ddpm":
@@ -68,10 +69,12 @@ class PhotoWork:
                 f"{width}×{height} pixels need about {needed:.1f} GB next to the model, and {free:.1f} GB "
                 "are free; make the photo smaller, or cut out the part that matters"
             )
+        said = ["grey, as the photo is"] if photo.grey else ["made grey"] if self.args.grey else []
+        photo = made_grey(photo) if self.args.grey else photo
         x = at_least(self.side, photo.x, self.run)
         x = as_grey(x) if photo.grey else x
         save_photo(photo, x, path, self.args.keep_metadata, self.args.jpeg)
-        return "; ".join((["grey, as the photo is"] if photo.grey else []) + self.remarks(photo.x, x))
+        return "; ".join(said + self.remarks(photo.x, x))
 
     def last(self, states: Iterator, unit: str, total: int | None = None) -> Any:
         """The last of the states, with a progress bar."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.checks import check_path
+
 DASHES = "‐‑‒–—―−"  # what web pages and word processors make of a hyphen
 
 # A word that begins with a dash and is no number and no option: options have two dashes, no dot before "=".
@@ -82,4 +84,4 @@ def path(text: str) -> Path:
     """The type of an option that names a file or a folder; "~" is the user's own folder."""
     if not text:
         raise argparse.ArgumentTypeError("must name a file or a folder, got an empty word")
-    return Path(os.path.expanduser(text))
+    return check_path(text)

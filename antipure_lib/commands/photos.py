@@ -52,6 +52,7 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
     add("--ddpm", default="nano", metavar="MODEL", help="purifier's model, default: nano")
     add("--download", action="store_true", help="fetch a model that isn't on this machine; default: never")
     add("--precision", choices=PRECISIONS, help="of the purifier's model, default: the device's fastest")
+    add("--grey", action="store_true", help="make the photos grey first; grey ones stay grey without it")
     metadata = "keep the camera's EXIF entries, with date and place; default: no metadata in the results"
     add("--keep-metadata", action="store_true", help=metadata)
     return add

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ..runtime.checks import check_counts, check_ddpm, check_finite, check_predicts_eps
+from ..runtime.checks import check_count, check_counts, check_ddpm, check_number, check_predicts_eps
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import randint, randn
 from ..runtime.pipelines import DDPMPipeline
@@ -172,25 +172,25 @@ def check_terms(
     tile_count(*size, g)  # raises if the image is smaller than a tile
     if not terms or set(terms) - set(TERMS):
         raise ValueError(f"give at least one of the terms {TERMS} a weight, got {terms}")
-    check_counts(t_max=t_max, noise_samples=noise_samples)
-    check_counts(0, t_err=t_err)
-    if t_max > timesteps:
-        raise ValueError(f"t_max must be 1 … {timesteps}, got {t_max}")
-    if t_err >= timesteps:
-        raise ValueError(f"t_err must be 0 … {timesteps - 1}, got {t_err}")
-    if "pfg" in terms and (patch < 2 or patch % 2 or g % patch):
+    check_count(t_max, "t_max", 1, timesteps)
+    check_count(t_err, "t_err", 0, timesteps - 1)
+    check_counts(patch=patch, noise_samples=noise_samples)
+    if "pfg" in terms and (patch % 2 or g % patch):
         raise ValueError(f"patch must be even and divide the tile of {g} pixels, got {patch}")
-    if tiles != "all" and not (isinstance(tiles, int) and tiles >= 1):
-        raise ValueError(f"tiles must be 'all' or a number of random crops, got {tiles!r}")
+    try:
+        check_count(1 if isinstance(tiles, str) and tiles == "all" else tiles, "tiles")
+    except ValueError:
+        raise ValueError(f"tiles must be 'all' or a number of random crops, got {tiles!r}") from None
 
 
 def _weighted(weights: tuple[float, float, float]) -> dict[str, float]:
     """The terms that have a weight. Raises ValueError for weights that aren't three finite numbers."""
-    if len(weights) != len(TERMS):
-        raise ValueError(f"weights must be three numbers, of L_ddpm, PFG and ETG; got {weights}")
-    named = dict(zip(TERMS, weights, strict=True))
-    check_finite(**{f"weight of {name}": weight for name, weight in named.items()})
-    return {name: weight for name, weight in named.items() if weight}
+    try:
+        numbers = [check_number(weight, "weights") for weight in weights]
+        return {name: weight for name, weight in zip(TERMS, numbers, strict=True) if weight}
+    except (TypeError, ValueError):
+        told = f"weights must be three finite numbers, of L_ddpm, PFG and ETG; got {weights!r}"
+        raise ValueError(told) from None
 
 
 def _random_crops(x, g, k, generator):

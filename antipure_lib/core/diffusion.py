@@ -6,7 +6,7 @@ level.
 
 import torch
 
-from ..runtime.checks import check_predicts_eps, check_reverse_step
+from ..runtime.checks import check_count, check_predicts_eps, check_reverse_step
 from ..runtime.pipelines import DDPMPipeline, DDPMScheduler
 
 Timestep = int | torch.Tensor
@@ -52,9 +52,11 @@ def predict(
 
     (v: Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 15.) x_t: N×3×H×W. t: one index for all, or a
     LongTensor of N. Computes in the UNet's precision and returns x_t's. For a UNet that takes only a few
-    images at a time see `runtime.micro_batch.in_parts`. Raises ValueError if the model doesn't predict ε.
+    images at a time see `runtime.micro_batch.in_parts`. Raises ValueError for another t, and if the model
+    doesn't predict ε.
     """
     check_predicts_eps(ddpm.scheduler)
+    t = _check_timestep(t, len(ddpm.scheduler.alphas_cumprod))
     out = ddpm.unet(x_t.to(ddpm.unet.dtype), t).sample.to(x_t.dtype)
     eps, *v = out.split(x_t.shape[1], dim=1)
     return eps, v[0] if v else None
@@ -74,12 +76,14 @@ def reverse_step(
     σ_t²: β̃_t (`fixed_small`), β_t (`fixed_large`), or between by v (`learned_range`, 2102.09672 eq. 15).
 
     x_t, eps, noise, v: N×C×H×W. t: one index for all; at t=0 no noise is added and `noise` may be None.
-    Raises ValueError for other variance types, for dynamic thresholding, and if `learned_range` gets no v.
+    Raises ValueError for another t, for other variance types, for dynamic thresholding, and if
+    `learned_range` gets no v.
     """
     check_reverse_step(scheduler)
+    t = check_count(t, "t", 0, len(scheduler.alphas_cumprod) - 1)
     # float32 scalars as in diffusers: 1−ᾱ cancels at small t, and both must lose the same digits.
     a = scheduler.alphas_cumprod[t]
-    a_prev = scheduler.alphas_cumprod[t - 1] if t > 0 else torch.ones(())
+    a_prev = scheduler.alphas_cumprod[t - 1] if t > 0 else torch.ones_like(a)
     alpha = a / a_prev
     beta = 1 - alpha
 
@@ -106,9 +110,16 @@ def reverse_step(
     return mean + sigma * noise
 
 
-def _at(alpha_bar: torch.Tensor, t: Timestep, x: torch.Tensor) -> torch.Tensor:
+def _check_timestep(t: Timestep, levels: int) -> Timestep:
     if not isinstance(t, torch.Tensor):
-        if not 0 <= t < len(alpha_bar):
-            raise ValueError(f"t must be 0 … {len(alpha_bar) - 1}, got {t}")
+        return check_count(t, "t", 0, levels - 1)
+    if t.is_floating_point():
+        raise ValueError(f"t must be whole numbers, got {t.dtype}; use t.long()")
+    return t
+
+
+def _at(alpha_bar: torch.Tensor, t: Timestep, x: torch.Tensor) -> torch.Tensor:
+    t = _check_timestep(t, len(alpha_bar))
+    if not isinstance(t, torch.Tensor):
         return alpha_bar[t]  # a scalar combines with any device without a copy
     return alpha_bar.to(x)[t].reshape(-1, *[1] * (x.ndim - 1))

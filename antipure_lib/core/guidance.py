@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import torch
 
+from ..runtime.checks import check_count
+
 
 def denoising_loss(eps_pred: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
     """L_ddpm = ‖ε_θ(x_t,t) − ε‖², the loss the model was trained with.  N×C×H×W twice → (N,)."""
@@ -26,6 +28,7 @@ def patch_frequency_guidance(x0_hat: torch.Tensor, patch: int = 8, absolute: boo
     x0_hat: N×C×H×W in [−1, 1]. patch: s, even, divides H and W. Returns (N,) in (0, 1).
     Raises ValueError for an odd patch or one that doesn't divide the image.
     """
+    patch = check_count(patch, "patch")
     if patch % 2:
         raise ValueError(f"patch must be even to have a high-frequency quarter, got {patch}")
     high = patch_dct(x0_hat, patch)[..., patch // 2 :, patch // 2 :]
@@ -51,7 +54,8 @@ def patch_dct(x: torch.Tensor, patch: int) -> torch.Tensor:
     Raises ValueError for x without a batch dimension and if the patch doesn't divide the image.
     """
     n, c, h, w = _batch(x).shape
-    if patch < 1 or h % patch or w % patch:
+    patch = check_count(patch, "patch")
+    if h % patch or w % patch:
         raise ValueError(f"patch={patch} doesn't divide the image's {h}×{w} pixels; choose one that does")
     patches = x.reshape(n, c, h // patch, patch, w // patch, patch).transpose(3, 4)
     d = dct_matrix(patch, x.device, x.dtype)
@@ -75,8 +79,9 @@ def dct_matrix(
 ) -> torch.Tensor:
     """The orthonormal n×n DCT-II: D_{kj} = √(2/n)·cos(π(2j+1)k / 2n), first row divided by √2.
 
-    Cached, so don't write to it.
+    Cached, so don't write to it. Raises ValueError for an n that isn't a whole number of at least 1.
     """
+    n = check_count(n, "n")
     j = torch.arange(n, dtype=torch.float64)
     d = math.sqrt(2 / n) * torch.cos(math.pi / (2 * n) * torch.outer(j, 2 * j + 1))
     d[0] /= math.sqrt(2)

@@ -32,7 +32,7 @@ def check_image(x: torch.Tensor, name: str = "x") -> torch.Tensor:
         raise ValueError(f"{name} holds NaN or infinite values; find out where they come from")
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise ValueError(
-            f"{name} must lie in [0, 1], got [{low:.9g}, {high:.9g}]; "
+            f"{name} must lie in [0, 1], got [{low:.6g}, {high:.6g}]; "
             f"map [0, 255] by /255 and [-1, 1] by (v+1)/2, or clamp what overshoots"
         )
     batch = x if x.ndim == 4 else x[None]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..runtime.checks import check_counts, check_eta, check_finite, check_seed
+from ..runtime.checks import check_count, check_counts, check_eta, check_finite, check_number, check_seed
 from .images import check_image
 
 Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]
@@ -64,13 +64,14 @@ def pgd(
     """
     sizes = check_ascent(eta, steps, step_size, seed, momentum, balance, weights)
     check_counts(measure_every=measure_every)
-    eta, seed = check_eta(eta), check_seed(seed)
+    eta, seed, momentum = check_eta(eta), check_seed(seed), float(momentum)
+    weights = {name: float(weight) for name, weight in (weights or {}).items()}
     x, begin = check_start(x, start)
 
     def ascent() -> Iterator[PGDState]:
         generator, direction = torch.Generator().manual_seed(seed), torch.zeros_like(x)
         low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
-        noise = eta * (2 * torch.rand(x.shape, generator=generator).to(x) - 1) if random_start else 0
+        noise = eta * (2 * _uniform(x, generator) - 1) if random_start else 0
         x_adv, finite, due, known = (begin + noise).clamp(low, high), True, 1, None
         for step, size in enumerate(sizes, 1):
             if step == due:
@@ -99,22 +100,35 @@ def check_ascent(
 ) -> list[float]:
     """The size of every step, after checking `pgd`'s numbers. Raises as `pgd` does."""
     check_eta(eta)
-    check_counts(steps=steps)
+    steps = check_count(steps, "steps")
     check_seed(seed)
-    check_finite(momentum=momentum, **{f"weights['{name}']": w for name, w in (weights or {}).items()})
+    check_finite(momentum=momentum)
+    check_weights(weights)
     if torch.is_inference_mode_enabled():
         raise RuntimeError("torch.inference_mode() forbids the gradients that a protection needs; leave it")
-    sizes = torch.as_tensor(step_size, dtype=torch.float64)
-    if sizes.ndim and sizes.shape != (steps,):
-        raise ValueError(f"step_size must be one number, or one per step ({steps}); got {sizes.tolist()}")
-    if not (sizes.isfinite() & (sizes > 0)).all():
-        smallest = sizes.min().item()
-        raise ValueError(f"step_size must be positive, in [0, 1] units such as 1/255; got {smallest}")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if balance not in ("sum", "equal"):
         raise ValueError(f"balance must be 'sum' or 'equal', got {balance!r}")
-    return sizes.expand(steps).tolist()
+    return _step_sizes(step_size, steps)
+
+
+def _step_sizes(step_size: float | Sequence[float], steps: int) -> list[float]:
+    text = isinstance(step_size, str)
+    several = not text and getattr(step_size, "ndim", isinstance(step_size, Sequence))
+    sizes = [check_number(size, "step_size") for size in (step_size if several else [step_size])]
+    if several and len(sizes) != steps:
+        raise ValueError(f"step_size must be one number, or one per step ({steps}); got {sizes}")
+    if min(sizes) <= 0:
+        raise ValueError(f"step_size must be positive, in [0, 1] units such as 1/255; got {min(sizes)}")
+    return sizes if several else sizes * steps
+
+
+def check_weights(weights: Mapping[str, float] | None) -> None:
+    """Raises ValueError for weights of terms that aren't finite numbers by name; None passes."""
+    if not isinstance(weights, Mapping | None):
+        raise ValueError(f"weights must be numbers by the terms' names, got {weights!r}")
+    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
 
 
 def check_start(x: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,11 +155,17 @@ def fast(eta: float, steps: int = 10) -> dict[str, object]:
 
     Measured on tuning people: after purification, 5 to 10 such steps leave nearly as much as 20 to 100 steps
     of 1/255. Three leave more than the paper's 100 (`python -m tools.study.equal_effect table`).
-    eta: the budget, [0, 1] units.
+    eta: the budget, [0, 1] units. Raises ValueError for values outside their range.
 
     >>> protected = antipure(ddpm, x, **fast(8 / 255))
     """
+    eta = check_eta(eta)
+    check_counts(steps=steps)
     return {"eta": eta, "steps": steps, "step_size": eta / 4, "momentum": 0.9}
+
+
+def _uniform(x, generator):
+    return torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
 
 
 def _gradient(loss, x_adv, generator, balance, weights, known):
@@ -185,10 +205,10 @@ def _weights(terms, weights, n):
     for name, term in terms.items():
         if term.shape != (n,):
             raise ValueError(f"term '{name}' must hold one value per image, ({n},), got {tuple(term.shape)}")
-    unknown = set(weights or ()) - set(terms)
+    unknown = set(weights) - set(terms)
     if unknown:
         raise ValueError(f"weights of unknown terms {sorted(unknown)}; the loss has {sorted(terms)}")
-    return {name: 1.0 for name in terms} | dict(weights or {})
+    return {name: 1.0 for name in terms} | weights
 
 
 def _size(gradient):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ..runtime.checks import check_count, check_counts
+
 
 def tile_origins(height: int, width: int, g: int) -> list[tuple[int, int]]:
     """Top-left pixels (row, column) of the grid tiles, row by row; every pixel is covered.
@@ -17,8 +19,9 @@ def tile_origins(height: int, width: int, g: int) -> list[tuple[int, int]]:
     Where the size isn't a multiple of the stride g/2, the last tiles are aligned with the border.
     Raises ValueError if g is odd or the image is smaller than a tile.
     """
-    if g < 2 or g % 2:
-        raise ValueError(f"the tile size must be even, got {g}")
+    check_counts(height=height, width=width, g=g)
+    if g % 2:
+        raise ValueError(f"g must be even, since tiles overlap by half, got {g}")
     if min(height, width) < g:
         raise ValueError(
             f"the image ({height}×{width}) is smaller than a tile ({g}×{g}); enlarge or pad it first"
@@ -50,6 +53,7 @@ def extract(x: torch.Tensor, g: int) -> torch.Tensor:
 def merge(tiles: torch.Tensor, shape: tuple[int, ...], g: int) -> torch.Tensor:
     """Put tiles back where `extract` took them, averaging overlaps.  (N·T)×C×g×g → N×C×H×W = shape."""
     n, _, height, width = shape
+    g = check_count(g, "g")
     tiles = tiles.unflatten(0, (n, -1))
     covered = tiles.new_ones((1, tiles.shape[1], 1, g, g))
     return _sum(tiles, height, width, g) / _sum(covered, height, width, g)
@@ -80,7 +84,9 @@ def at_least(side: int, x: torch.Tensor, work: Callable[[torch.Tensor], torch.Te
     """work(x) for an x of any size: sides shorter than `side` are continued by reflection and cut off again.
 
     x: 3×H×W or N×3×H×W; work keeps the shape. Nothing is stretched. A model's tiles need `side` pixels.
+    Raises ValueError for a side that isn't a whole number of at least 1.
     """
+    side = check_count(side, "side")
     rows, columns = (_reflected(length, side) for length in x.shape[-2:])
     top, left = ((max(side - length, 0)) // 2 for length in x.shape[-2:])
     done = work(x[..., rows, :][..., columns])

@@ -7,8 +7,8 @@ import torch
 from ..runtime.checks import check_number, check_positive, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from .generate import generate
-from .latent_diffusion import CLASS_PROMPT, PROMPT, check_size, latents, working_copy
-from .training import CustomizeState, check_training, last_pipe, train_steps
+from .latent_diffusion import CLASS_PROMPT, PROMPT, latents, working_copy
+from .training import CustomizeState, check_prior, check_training, last_pipe, train_steps
 
 
 def dreambooth_steps(
@@ -39,8 +39,10 @@ def dreambooth_steps(
     """
     counts, seed = {"steps": steps, "batch": batch, "n_prior": n_prior}, check_seed(seed)
     images = check_training(pipe, images, "images", prompt, lr, snr_gamma, **counts)
-    check_positive(text_lr=text_lr or None)
-    if not 0 <= check_number(warmup, "warmup") <= 1:
+    if text_lr is not None and check_number(text_lr, "text_lr") != 0:
+        check_positive(text_lr=text_lr)
+    warmup = check_number(warmup, "warmup")
+    if not 0 <= warmup <= 1:
         raise ValueError(f"warmup must be a share of the steps, 0 … 1, got {warmup}")
     prior_images = check_prior(pipe, prior_weight, prior_images)
 
@@ -61,15 +63,6 @@ def dreambooth_steps(
         yield from train_steps(trained, groups, weights, steps, lr, batch, generator, **options)
 
     return run()
-
-
-def check_prior(
-    pipe: StableDiffusionPipeline, prior_weight: float, prior_images: torch.Tensor | None
-) -> torch.Tensor | None:
-    """The prior images as N×3×H×W. Raises ValueError for others than the model's, and a bad weight."""
-    if not check_number(prior_weight, "prior_weight") >= 0:
-        raise ValueError(f"prior_weight must not be negative, got {prior_weight}; 0 leaves the prior out")
-    return None if prior_images is None else check_size(pipe, prior_images, "prior_images")
 
 
 def prior_group(pipe, images, n, seed, batch, dtype=None) -> tuple[tuple[torch.Tensor, ...], str]:

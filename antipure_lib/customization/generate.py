@@ -28,12 +28,12 @@ def generate(
     Raises ValueError for values outside their range, and for a prompt that the model can't read whole.
     """
     check_counts(n=n, steps=steps, batch=batch)
+    generators = image_generators(seed, n)
     guidance = check_number(guidance, "guidance")
     check_prompt(pipe, prompt)
     seen = pipe_view(pipe)
     seen.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
-    generators = image_generators(seed, n)
     images, at_a_time = [], MicroBatch(batch)
 
     def some():

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..photos.pictures import atomic
-from ..runtime.checks import check_seed
+from ..runtime.checks import check_path, check_seed
 from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from .latent_diffusion import PROMPT, latents, working_copy
@@ -48,6 +48,7 @@ def lora_steps(
     """
     counts, seed = {"steps": steps, "batch": batch, "rank": rank}, check_seed(seed)
     images = check_training(pipe, images, "images", prompt, lr, snr_gamma, **counts)
+    check_layers(pipe.unet, layers)
 
     def run() -> Iterator[CustomizeState]:
         trained = working_copy(pipe)
@@ -62,6 +63,19 @@ def lora_steps(
         yield from train_steps(trained, groups, {}, steps, lr, batch, generator, **options)
 
     return run()
+
+
+def check_layers(unet: torch.nn.Module, layers: Sequence[str]) -> None:
+    """Raises ValueError unless each of the names ends that of a linear layer or a convolution of the UNet."""
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
+        raise ValueError(f"layers must be several names, got {layers!r}; one is written ['to_q']")
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)  # also within the layers of an adapter that is there
+    plain = {key: getattr(module, "base_layer", module) for key, module in unet.named_modules()}
+    known = [f".{key}" for key, module in plain.items() if isinstance(module, kinds)]
+    for name in layers:
+        if not (isinstance(name, str) and any(key.endswith(f".{name}") for key in known)):
+            remedy = f"such as {', '.join(ATTENTION)}"
+            raise ValueError(f"layers must name linear layers or convolutions, {remedy}; {name!r} is none")
 
 
 def lora(pipe: StableDiffusionPipeline, images: torch.Tensor, **options) -> StableDiffusionPipeline:
@@ -88,7 +102,7 @@ def save_lora(pipe: StableDiffusionPipeline, folder: str | os.PathLike) -> Path:
     learned = get_peft_model_state_dict(pipe.unet, adapter_name=adapters[-1])
     if not all(value.isfinite().all() for value in learned.values()):
         raise ValueError("pipe's adapter holds NaN or infinite weights; train it again with a lower lr")
-    path = Path(folder) / "pytorch_lora_weights.safetensors"
+    path = check_path(folder) / "pytorch_lora_weights.safetensors"
     with atomic(path) as temporary:
         pipe.save_lora_weights(temporary.parent, unet_lora_layers=learned, weight_name=temporary.name)
     return path

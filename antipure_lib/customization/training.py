@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..core.diffusion import alpha_bars
-from ..runtime.checks import check_counts, check_finite, check_positive
+from ..runtime.checks import check_counts, check_finite, check_number, check_positive
 from ..runtime.noise import randn, stratified
 from ..runtime.pipelines import DDPMScheduler, StableDiffusionPipeline
 from ..runtime.unet import autocast
@@ -46,6 +46,7 @@ def train_steps(
     scheduler, device = pipe.scheduler, pipe.unet.device
     alpha_bar, timesteps = alpha_bars(scheduler, device), scheduler.config.num_train_timesteps
     weight = timestep_weights(scheduler, alpha_bar, snr_gamma)
+    weights = {name: float(of_group) for name, of_group in weights.items()}
     optimizer, schedule = _optimizer(pipe, lr, text_lr, steps, decay, warmup)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # float16's small gradients would vanish: the scaler enlarges the loss. Elsewhere it does nothing.
@@ -83,7 +84,8 @@ def train_steps(
 def _optimizer(pipe, lr, text_lr, steps, decay, warmup):
     """AdamW with a learning rate per network, and the schedule of both rates."""
     unet, text = ([p for p in m.parameters() if p.requires_grad] for m in (pipe.unet, pipe.text_encoder))
-    learned = [{"params": unet, "lr": lr}, {"params": text, "lr": lr if text_lr is None else text_lr}]
+    text_lr = lr if text_lr is None else text_lr
+    learned = [{"params": unet, "lr": float(lr)}, {"params": text, "lr": float(text_lr)}]
     # fused: one pass over the weights instead of a dozen. On two cores a DreamBooth step takes a tenth less.
     optimizer = torch.optim.AdamW(learned, fused=True)
 
@@ -114,6 +116,15 @@ def check_training(
     return images
 
 
+def check_prior(
+    pipe: StableDiffusionPipeline, weight: float, images: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The prior's images as N×3×H×W, if there are any. Raises ValueError for them, and for a bad weight."""
+    if check_number(weight, "prior_weight") < 0:
+        raise ValueError(f"prior_weight must not be negative, got {weight}; 0 leaves the prior out")
+    return None if images is None else check_size(pipe, images, "prior_images")
+
+
 def _draw(mean, std, batch, generator) -> torch.Tensor:
     """Latents of `batch` images: in one draw no image comes twice before every other has come once."""
     rounds = math.ceil(batch / len(mean))
@@ -133,7 +144,7 @@ def timestep_weights(
         return torch.ones_like(alpha_bar)
     snr = alpha_bar / (1 - alpha_bar)
     whole = snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr
-    return snr.clamp(max=snr_gamma) / whole
+    return snr.clamp(max=float(snr_gamma)) / whole
 
 
 def last_pipe(states: Iterator[CustomizeState]) -> StableDiffusionPipeline:

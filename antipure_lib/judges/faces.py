@@ -48,7 +48,7 @@ class Judge:
         """
         dlib = _dlib()
         images = check_image(images, "images")
-        embeddings = torch.full((len(images), 128), torch.nan)
+        embeddings = torch.full((len(images), 128), torch.nan, dtype=torch.float32)
         chips = {}
         for index, image in enumerate(images):
             pixels, _ = _enlarge(image)

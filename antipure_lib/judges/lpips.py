@@ -31,8 +31,11 @@ class LPIPS(nn.Module):
         for layer, channels in enumerate((64, 192, 384, 256, 256), start=1):
             self.register_buffer(f"head{layer}", torch.empty(channels))
         # ImageNet's mean and standard deviation for images in [−1, 1], as rounded by the authors.
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
+        for name, values in (("shift", [-0.030, -0.088, -0.188]), ("scale", [0.458, 0.448, 0.450])):
+            channels = torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, channels, persistent=False)
+
+        self.float()  # whatever torch's default precision is
         weights = load_file(data_path("judges", "lpips_alex.safetensors"))
         self.load_state_dict({name: weight.float() for name, weight in weights.items()})
         self.requires_grad_(False).eval()
@@ -55,7 +58,7 @@ class LPIPS(nn.Module):
         if min(x.shape[-2:]) < MIN_SIDE:
             shape = tuple(x.shape[-2:])
             raise ValueError(f"x: LPIPS needs sides of at least {MIN_SIDE} px, not {shape}; enlarge it")
-        distance = torch.zeros(len(x), device=x.device)
+        distance = torch.zeros(len(x), dtype=torch.float32, device=x.device)
         for layer, (a, b) in enumerate(zip(self.features(x), self.features(y), strict=True), start=1):
             head = getattr(self, f"head{layer}").view(1, -1, 1, 1)
             distance = distance + (head * (_unit(a) - _unit(b)).square()).sum(dim=1).mean(dim=(1, 2))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from ..core.images import LEVELS, check_image
+from ..runtime.checks import check_count, check_seed
 from .faces import Judge
 
 
@@ -19,15 +20,15 @@ def radial_spectrum(delta: torch.Tensor, rings: int = 32) -> tuple[torch.Tensor,
     if delta.ndim != 3 or delta.numel() == 0:
         raise ValueError(f"delta must be 3×H×W, got {tuple(delta.shape)}; give the images one by one")
     height, width = delta.shape[-2:]
-    rings = max(1, min(rings, max(height, width) // 2))
+    rings = max(1, min(check_count(rings, "rings"), max(height, width) // 2))
     # MKL's transform writes past the end of some other layouts (github.com/pytorch/pytorch/issues/71321).
     delta = delta.detach().cpu().double().contiguous()
     power = torch.fft.fft2(delta, norm="ortho").abs().square().mean(0)
-    v, u = torch.fft.fftfreq(height).abs()[:, None], torch.fft.fftfreq(width).abs()[None]
+    v, u = (torch.fft.fftfreq(side, dtype=torch.float32).abs() for side in (height, width))
     top = 0.5**0.5
-    ring = ((v.square() + u.square()).sqrt() / top * rings).long().clamp_max(rings - 1).flatten()
+    ring = ((v.square()[:, None] + u.square()).sqrt() / top * rings).long().clamp_max(rings - 1).flatten()
     total = torch.zeros(rings, dtype=power.dtype).index_add_(0, ring, power.flatten())
-    frequencies = (torch.arange(rings) + 0.5) / rings * top
+    frequencies = (torch.arange(rings, dtype=torch.float32) + 0.5) / rings * top
     return frequencies, (total / torch.bincount(ring, minlength=rings)).sqrt().float()
 
 
@@ -65,6 +66,7 @@ def survival(
 
     >>> survival(lambda images, seed: gridpure(ddpm, images, seed=seed), x, x_protected)
     """
+    seed = check_seed(seed)
     clean, protected = check_image(x), check_image(x_protected, "x_protected")
     if clean.shape != protected.shape:
         raise ValueError(f"x and x_protected must have one shape, got {x.shape} and {x_protected.shape}")

@@ -57,4 +57,5 @@ def _check_pair(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 def _per_image(metric, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     a, b = (np.ascontiguousarray(z.detach().permute(0, 2, 3, 1).cpu().numpy()) for z in (x, y))
-    return torch.tensor([float(metric(a_i, b_i)) for a_i, b_i in zip(a, b, strict=True)])
+    found = [float(metric(a_i, b_i)) for a_i, b_i in zip(a, b, strict=True)]
+    return torch.tensor(found, dtype=torch.float32)

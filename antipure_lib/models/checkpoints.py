@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..runtime.checks import check_path
 from ..runtime.devices import check_dtype, pick_device, pick_dtype
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from . import folders
@@ -146,9 +147,8 @@ def _find(name, kind, download):
     for other, names in KNOWN.items():
         if name in names:
             raise OtherKind(f"'{name}' is a {other}; load it with {LOADERS[other]}", LOADERS[other])
-    path = os.path.expanduser(name)
-    if os.path.exists(path):
-        return Path(path)
+    if name and os.path.exists(path := check_path(name)):
+        return path
     if _is_hub_id(name, kind, download):
         return _obtain(name, kind, (Repo(name),), download)
     file = ", a guided-diffusion .pt file" if kind == PIXEL else ""

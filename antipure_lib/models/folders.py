@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
+
 from ..runtime.checks import check_scheduler
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .guided_diffusion import read_tensors
@@ -104,7 +106,9 @@ def _read_part(folder, part, name, kind):
     if part not in ("scheduler", "tokenizer"):
         # Some models of pixels only have pickled weights, which diffusers reads as plain tensors.
         safe = {"use_safetensors": True} if kind == LATENT else {}
-        options |= {"variant": _variant(home), "output_loading_info": True} | safe
+        # Without it diffusers rounds weights to torch's default precision, which the user may have changed.
+        precise = {"torch_dtype": torch.float32} if hasattr(diffusers, name) else {}
+        options |= {"variant": _variant(home), "output_loading_info": True} | safe | precise
     try:
         known = getattr(diffusers, name, None) or getattr(transformers, name)
         found = known.from_pretrained(home, **options)

@@ -15,6 +15,7 @@ from ..core.images import quantise_within, to_pil
 from ..core.pgd import fast
 from ..photos.pictures import load_image
 from ..purifiers.registry import PURIFIERS, purify
+from ..runtime.checks import check_count, check_counts, check_seed
 from ..runtime.pipelines import DDPMPipeline
 from .show import amplify
 
@@ -22,7 +23,7 @@ from .show import amplify
 def photo_panel(
     ddpm: "DDPMPipeline",
     photo: torch.Tensor,  # shown until one is uploaded
-    eta: int = 8,  # budget, in steps of 1/255
+    eta: int = 8,  # budget, in steps of 1/255, 1 … 16
     steps: int = 10,  # of AntiPure, each a quarter of the budget
     size: int = 128,  # an uploaded photo is cut to a square around its middle and scaled to this side
     seed: int = 0,
@@ -31,8 +32,13 @@ def photo_panel(
 
     photo: 3×H×W in [0, 1], at least as large as the model's images. Nothing is computed before the first
     click or change. A new purifier only purifies again. The panel reports errors. Returns the widget.
+    Raises ValueError for numbers outside their range.
     """
     import ipywidgets as w
+
+    eta = check_count(eta, "eta", 1, 16)
+    check_counts(steps=steps, size=size)
+    check_seed(seed)
 
     upload = w.FileUpload(accept="image/*", multiple=False, description="Your photo")
     budget = w.IntSlider(eta, 1, 16, description="η in 1/255", continuous_update=False)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..core.images import check_image
+from ..runtime.checks import check_count, check_counts, check_number, check_positive
 
 # Okabe and Ito's palette, made for colour-blind readers, and a line style for each colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -19,8 +20,9 @@ def amplify(x_adv: torch.Tensor, x: torch.Tensor, factor: float = 8) -> torch.Te
     """The perturbation as a picture: 0.5 + factor·(x_adv − x), clipped to [0, 1]; grey means unchanged.
 
     x_adv, x: 3×H×W or N×3×H×W in [0, 1], same shape. State the factor next to the picture.
+    Raises ValueError for a factor that isn't a number.
     """
-    return (0.5 + factor * (x_adv - x)).clamp(0, 1)
+    return (0.5 + check_number(factor, "factor") * (x_adv - x)).clamp(0, 1)
 
 
 def show_rows(
@@ -30,9 +32,13 @@ def show_rows(
     scale: float = 0.8,  # inches per image
     column_titles: Sequence[str] = (),
 ):
-    """Rows of images, each with its name on the left. rows: name → N×3×H×W in [0, 1]. Returns the figure."""
+    """Rows of images, each with its name on the left. rows: name → N×3×H×W in [0, 1]. Returns the figure.
+
+    Raises ValueError for bad images and for numbers outside their range.
+    """
+    check_positive(scale=check_number(scale, "scale"))
     batches = {name: check_image(images, name).cpu() for name, images in rows.items()}
-    columns = columns or max(len(images) for images in batches.values())
+    columns = max(map(len, batches.values())) if columns is None else check_count(columns, "columns")
     titles = 0.35 if title or column_titles else 0  # inches, as the names' 1.5
     size = (1.5 + columns * scale, len(batches) * scale + titles)
     figure, axes = plt.subplots(len(batches), columns, figsize=size, squeeze=False, layout="compressed")
@@ -81,7 +87,11 @@ def show_maps(
     ylabel: str = "",
     scale: float = 2.4,  # inches per map
 ):
-    """A row of number grids as heat maps with one colour scale. maps: name → h×w. Returns the figure."""
+    """A row of number grids as heat maps with one colour scale. maps: name → h×w. Returns the figure.
+
+    Raises ValueError for a scale that isn't a positive number.
+    """
+    check_positive(scale=check_number(scale, "scale"))
     arrays = {name: np.asarray(values.detach().cpu(), float) for name, values in maps.items()}
     high = max(np.nanmax(np.abs(a) if signed else a) for a in arrays.values())
     low = -high if signed else min(np.nanmin(a) for a in arrays.values())
@@ -116,7 +126,8 @@ def scrub(frames: Mapping[object, bytes], name: str):
 
 
 def table(rows: Sequence[Mapping[str, object]], digits: int = 3) -> str:
-    """Rows as a Markdown table; numbers to `digits` places, nan as a dash."""
+    """Rows as a Markdown table; numbers to `digits` places, at least 0, nan as a dash."""
+    check_counts(0, digits=digits)
 
     def cell(value):
         if isinstance(value, float):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..runtime import memory
+from ..runtime.checks import check_path
 from .decode import check_file
 from .photo import Photo, photo_size, read_photo
 from .pictures import LOSSLESS, LOSSY, atomic, short_name, temporary_prefix
@@ -56,7 +57,7 @@ def plan_jobs(
     A photo named twice is done once. `out` among several photos, as a pattern finds it, is passed over.
     Raises ValueError where a result would be one of the photos, and where `out` isn't a folder's name.
     """
-    out = Path(out)
+    out = check_path(out)
     if out.suffix.lower() in LOSSLESS | LOSSY:
         raise ValueError(
             f"--out {out} reads like a file; --out takes a folder. Photos become .png there, because JPEG "
@@ -64,7 +65,7 @@ def plan_jobs(
         )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a folder")
-    photos = list({os.path.abspath(photo): Path(photo) for photo in photos}.values())
+    photos = list({os.path.abspath(photo): photo for photo in map(check_path, photos)}.values())
     if len(photos) > 1:
         photos = [photo for photo in photos if os.path.realpath(photo) != os.path.realpath(out)]
     originals = {os.path.realpath(photo) for photo in photos}

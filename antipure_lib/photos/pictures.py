@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ..core.images import check_image, from_pil, to_pil
-from ..runtime.checks import check_counts, check_path
+from ..runtime.checks import check_count, check_path
 from .decode import decode, writable
 
 LOSSLESS = {".png": {}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".webp": {"lossless": True, "exact": True}}
@@ -31,8 +31,7 @@ def load_image(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
     """
     if size is not None:
         height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
-        for side in (height, width):
-            check_counts(size=side)
+        height, width = check_count(height, "size"), check_count(width, "size")
     found = decode(path)
     for note in found.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -81,7 +80,7 @@ def write_picture(
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name in the same folder: becomes `path` if the block succeeds, vanishes if it fails."""
-    path = Path(path)
+    path = check_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}.tmp")
     try:

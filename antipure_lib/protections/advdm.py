@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ..core.pgd import Loss, PGDState, pgd
+from ..core.pgd import Loss, PGDState, check_ascent, pgd
 from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
 from ..runtime.checks import check_counts
 from ..runtime.pipelines import StableDiffusionPipeline
@@ -34,6 +34,7 @@ def advdm_steps(
     Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
+    check_ascent(eta, steps, step_size, seed, momentum)
     check_counts(noise_samples=noise_samples)
     pipe = pipe_view(pipe)
     loss = advdm_loss(pipe, text_embeddings(pipe, [prompt]), noise_samples)

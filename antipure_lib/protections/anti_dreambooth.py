@@ -9,9 +9,9 @@ import torch
 
 from ..core.pgd import Loss, PGDState, check_ascent, pgd
 from ..customization import latent_diffusion as latent
-from ..customization.dreambooth import check_prior, dreambooth_steps, prior_group
+from ..customization.dreambooth import dreambooth_steps, prior_group
 from ..customization.latent_diffusion import PROMPT, check_size, latents
-from ..customization.training import check_training, last_pipe, train_steps
+from ..customization.training import check_prior, check_training, last_pipe, train_steps
 from ..runtime.checks import check_counts, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
@@ -28,6 +28,7 @@ def fsmg_steps(
     seed: int = 0,
     prompt: str = PROMPT,
     surrogate_steps: int = 300,  # of DreamBooth on set A
+    surrogate: StableDiffusionPipeline | None = None,  # trained already: set A isn't learned again
     momentum: float = 0.0,
     noise_samples: int = 1,  # draws of (t, ε) averaged in each step
     random_start: bool = False,
@@ -41,13 +42,13 @@ def fsmg_steps(
     """
     check_size(pipe, x, "x")
     check_ascent(eta, steps, step_size, seed, momentum)
-    check_counts(noise_samples=noise_samples)
+    check_counts(noise_samples=noise_samples, surrogate_steps=surrogate_steps)
     check_size(pipe, set_a, "set_a")
     learn = dreambooth_steps(pipe, set_a, prompt=prompt, steps=surrogate_steps, seed=seed, **learning)
 
     def run() -> Iterator[PGDState]:
         attack = (eta, steps, step_size, seed, prompt, momentum, noise_samples, random_start)
-        yield from advdm_steps(last_pipe(learn), x, *attack)
+        yield from advdm_steps(last_pipe(learn) if surrogate is None else surrogate, x, *attack)
 
     return run()
 

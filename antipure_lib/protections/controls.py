@@ -6,7 +6,7 @@ import torch
 
 from ..core.images import check_image
 from ..core.pgd import PGDState
-from ..runtime.checks import check_eta, check_seed
+from ..runtime.checks import check_counts, check_eta, check_positive, check_seed
 from ..runtime.noise import randint
 
 
@@ -24,6 +24,8 @@ def random_steps(
 ) -> Iterator[PGDState]:
     """x ± η with random signs, from no model; one state. Raises ValueError for values outside their range."""
     images, eta = check_image(x).detach(), check_eta(eta)
+    check_counts(steps=steps)
+    check_positive(step_size=step_size)
     generator = torch.Generator().manual_seed(check_seed(seed))
     signs = 2 * randint(0, 2, images.shape, generator, images.device).to(images.dtype) - 1
     return iter([PGDState(1, (images + eta * signs).clamp(0, 1), {}, {})])

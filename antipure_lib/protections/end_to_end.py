@@ -68,7 +68,9 @@ def end_to_end_loss(
     noise_samples: int = 1,
     checkpointing: bool = True,
 ) -> Loss:
-    """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`; arguments as in `end_to_end_steps`."""
+    """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`; arguments and errors as in `end_to_end_steps`."""
+    check_counts(t=t, stride=stride, iterations=iterations, noise_samples=noise_samples)
+    check_gamma(gamma)
     short, steps = respaced(ddpm, stride), t // stride
 
     def loss(x_adv, generator):

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import torch
 
-from ..core.pgd import PGDState, pgd
+from ..core.pgd import PGDState, check_ascent, pgd
 from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_count, check_counts, check_finite
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked, target_latent
@@ -35,7 +35,9 @@ def mist_steps(
     Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
+    check_ascent(eta, steps, step_size, seed, momentum)
     check_counts(noise_samples=noise_samples)
+    check_finite(weight=weight)
     pipe = pipe_view(pipe)
     z_target = target_latent(pipe, images, checkerboard(images.shape[-1]) if target is None else target)
     embedding = text_embeddings(pipe, [prompt])
@@ -51,5 +53,6 @@ def mist_steps(
 
 def checkerboard(side: int, cells: int = 8) -> torch.Tensor:
     """A checkerboard, 3×side×side in {0, 1}, dense and of high contrast as Mist's own.  (2305.12683)"""
+    side, cells = check_count(side, "side"), check_count(cells, "cells")
     index = torch.arange(side) * cells // side
     return ((index[:, None] + index) % 2).float().expand(3, side, side)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..core.pgd import PGDState, pgd
+from ..core.pgd import PGDState, check_ascent, pgd
 from ..customization.latent_diffusion import posterior
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
@@ -28,6 +28,7 @@ def photoguard_steps(
     Raises ValueError for values outside their range, and for a model in half precision.
     """
     images = check_attacked(pipe, x)
+    check_ascent(eta, steps, step_size, seed, momentum)
     pipe = pipe_view(pipe)
     z_target = target_latent(pipe, images, torch.full_like(images[0], 0.5) if target is None else target)
 

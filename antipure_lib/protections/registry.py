@@ -26,6 +26,7 @@ from ..core.antipure import antipure_images, antipure_steps
 from ..core.images import check_eight_bit, quantise_within
 from ..core.pgd import PGDState
 from ..customization.dreambooth import dreambooth_steps
+from ..runtime.checks import check_counts, check_eta, check_seed, check_text
 from ..runtime.memory import MemoryPlan, memory_plan
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .advdm import advdm_steps
@@ -121,6 +122,9 @@ def protect_steps(
 ) -> Iterator[PGDState]:
     """The named protection, step by step. Raises ValueError for unknown names and whatever is missing."""
     protection, given = _known(name), {"ddpm": ddpm, "pipe": pipe, "set_a": set_a}
+    check_eta(eta)
+    check_counts(steps=steps)
+    check_seed(seed)
     needed = {key: given[key] for key in protection.needs}
     for key, value in needed.items():
         if value is None:
@@ -135,6 +139,6 @@ def protection_plan(name: str, ddpm: DDPMPipeline, size: tuple[int, ...], **opti
 
 
 def _known(name: str) -> Protection:
-    if name not in PROTECTIONS:
+    if check_text(name, "name", "antipure") not in PROTECTIONS:
         raise ValueError(f"unknown protection '{name}'; the known ones are {', '.join(PROTECTIONS)}")
     return PROTECTIONS[name]

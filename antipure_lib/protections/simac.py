@@ -8,7 +8,7 @@ import torch
 from ..core.pgd import Loss, PGDState, check_ascent, pgd
 from ..customization import latent_diffusion as latent
 from ..customization.latent_diffusion import PROMPT
-from ..runtime.checks import check_counts, check_finite
+from ..runtime.checks import check_count, check_counts, check_finite
 from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
@@ -148,6 +148,7 @@ def last_block_features(unet: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 
 def _check_selection(candidates, radius, keep) -> None:
-    check_counts(candidates=candidates)
+    check_counts(candidates=candidates, keep=keep)
+    check_count(radius, "radius", 0)
     if not 0 <= 2 * radius < keep:
         raise ValueError(f"radius must be 0 … (keep−1)/2, got {radius} with keep={keep}: too much is deleted")

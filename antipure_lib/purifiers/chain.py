@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ..runtime.checks import check_count, check_counts
 from ..runtime.noise import image_generators
 from ..runtime.pipelines import DDPMPipeline
-from .diffpure import purify_tiles
+from .diffpure import check_gamma, purify_tiles
 
 
 def purify_chain(
@@ -19,7 +20,12 @@ def purify_chain(
     gamma: float = 0.1,  # share of the current image that each iteration keeps
     checkpointing: bool = True,  # recompute activations: memory of one iteration, whatever their number
 ) -> torch.Tensor:
-    """GrIDPure, differentiable: `gridpure_steps` without checks and rounding.  (arXiv 2312.00084, alg. 1)"""
+    """GrIDPure, differentiable: `gridpure_steps` without rounding.  (arXiv 2312.00084, alg. 1)
+
+    The images aren't checked. Raises ValueError for numbers outside their range.
+    """
+    check_counts(t=t)
+    gamma = check_gamma(gamma)
 
     def iteration(x, seed):
         # The noise is drawn in here, from its seed, so a recomputation sees the same.
@@ -36,9 +42,11 @@ def purify_chain(
 def respaced(ddpm: DDPMPipeline, stride: int) -> SimpleNamespace:
     """Every stride-th noise level of a model, as a model of its own.  (Nichol and Dhariwal 2021, 2102.09672)
 
-    Its index i is the model's stride·(i+1) − 1, so its t/stride noise steps end at the noise of the model's
-    t. It has what this library needs of a DDPMPipeline: .unet and .scheduler.
+    Its index i is the model's stride·(i+1) − 1. So its t/stride noise steps end at the noise of the
+    model's t. It has what this library needs of a DDPMPipeline: .unet and .scheduler.
+    Raises ValueError for a stride that isn't a whole number of at least 1.
     """
+    stride = check_count(stride, "stride")
 
     def unet(x_t, i):
         return ddpm.unet(x_t, stride * (i + 1) - 1)

@@ -8,7 +8,7 @@ import torch
 from ..core.diffusion import add_noise, alpha_bars, predict, reverse_step
 from ..core.images import as_file, check_image, from_model, quantise, to_model
 from ..core.tiles import extract, merge, tile_count
-from ..runtime.checks import check_counts, check_ddpm, check_reverse_step
+from ..runtime.checks import check_count, check_ddpm, check_number, check_reverse_step
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import image_generators, randn
 from ..runtime.pipelines import DDPMPipeline
@@ -71,10 +71,12 @@ def begin_chain(
     return in_parts(ddpm, batch, count, gradients=False), images
 
 
-def check_gamma(gamma: float) -> None:
-    """Raises ValueError for a share outside [0, 1)."""
-    if not 0 <= gamma < 1:
+def check_gamma(gamma: float) -> float:
+    """The share as a float. Raises ValueError for one outside [0, 1)."""
+    number = check_number(gamma, "gamma")
+    if not 0 <= number < 1:
         raise ValueError(f"gamma must be in [0, 1), got {gamma}; 1 would purify nothing")
+    return number
 
 
 def check_chain(ddpm: DDPMPipeline, x: torch.Tensor, t: int) -> torch.Tensor:
@@ -82,9 +84,6 @@ def check_chain(ddpm: DDPMPipeline, x: torch.Tensor, t: int) -> torch.Tensor:
     check_ddpm(ddpm)
     check_reverse_step(ddpm.scheduler)
     images = check_image(x)
-    check_counts(t=t)
-    levels = len(ddpm.scheduler.alphas_cumprod)
-    if t > levels:
-        raise ValueError(f"t must be 1 … {levels} noise steps, got {t}")
+    check_count(t, "t", 1, len(ddpm.scheduler.alphas_cumprod))
     tile_count(*images.shape[-2:], sample_size(ddpm))  # raises if the image is smaller than a tile
     return images.detach().to(ddpm.unet.device)

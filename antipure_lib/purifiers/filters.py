@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ..core.images import check_image, from_pil, to_pil
-from ..runtime.checks import check_positive
+from ..runtime.checks import check_count, check_number, check_positive
 
 
 def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
@@ -22,8 +22,7 @@ def kept_by_jpeg(x: torch.Tensor, x_protected: torch.Tensor) -> float:
 
 def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
     """JPEG (ITU-T T.81) and back, the colours at half the resolution (4:2:0). quality: 1 … 95."""
-    images = check_image(x)
-    check_quality(quality)
+    images, quality = check_image(x), check_quality(quality)
     out = []
     for image in images:
         file = io.BytesIO()
@@ -32,16 +31,15 @@ def jpeg(x: torch.Tensor, quality: int = 75) -> torch.Tensor:
     return torch.stack(out).to(x).view_as(x)
 
 
-def check_quality(quality: int) -> None:
-    """Raises ValueError for a quality outside 1 … 95."""
-    if not 1 <= quality <= 95:
-        raise ValueError(f"quality must be 1 … 95, got {quality}")
+def check_quality(quality: int) -> int:
+    """The quality as an int. Raises ValueError for one outside 1 … 95."""
+    return check_count(quality, "quality", 1, 95)
 
 
 def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
     """Gaussian blur with mirrored borders. sigma: in pixels; the kernel ends at 4·sigma, within the image."""
-    images = check_image(x)
     check_positive(sigma=sigma)
+    images, sigma = check_image(x), check_number(sigma, "sigma")
     radius = int(4 * sigma + 0.5)
     if radius >= min(images.shape[-2:]):
         raise ValueError(f"sigma must be so small that 4·sigma is less than the image's side, got {sigma}")
@@ -55,8 +53,7 @@ def gaussian_blur(x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
 
 def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
     """Shrink by `factor` (0 < factor ≤ 1) and enlarge to the old size; bicubic, antialiased."""
-    images = check_image(x)
-    check_factor(factor)
+    images, factor = check_image(x), check_factor(factor)
     size = images.shape[-2:]
     small = [max(1, round(side * factor)) for side in size]
     for target in (small, size):
@@ -64,7 +61,8 @@ def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
     return images.view_as(x)
 
 
-def check_factor(factor: float) -> None:
-    """Raises ValueError for a factor outside (0, 1]."""
-    if not 0 < factor <= 1:
+def check_factor(factor: float) -> float:
+    """The factor as a float. Raises ValueError for one outside (0, 1]."""
+    if not 0 < check_number(factor, "factor") <= 1:
         raise ValueError(f"factor must be in (0, 1], got {factor}")
+    return check_number(factor, "factor")

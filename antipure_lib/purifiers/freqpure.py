@@ -15,7 +15,7 @@ import torch
 from ..core.diffusion import add_noise, alpha_bars, predict, predict_eps, predict_x0, reverse_step
 from ..core.images import as_file, from_model, to_model
 from ..core.tiles import extract, merge
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_counts, check_number
 from ..runtime.noise import image_generators
 from ..runtime.pipelines import DDPMPipeline
 from ..runtime.unet import sample_size
@@ -47,6 +47,7 @@ def freqpure_steps(
     Raises ValueError for values outside their range.
     """
     check_counts(rounds=rounds)
+    radius = check_number(radius, "radius", infinite=True)
     model, images = begin_chain(ddpm, x, t, batch)
     generators = image_generators(seed, len(images))
 
@@ -85,12 +86,15 @@ def keep_low_frequencies(
 
     (arXiv 2505.01267, eq. 12-16.) For the channels' Fourier transforms X and R: |X| ← |R| and
     ∠X ← ∠R + clip(∠X − ∠R, ±phase_slack), the difference in (−π, π]. x, reference: N×C×H×W. Not clipped.
+    Raises ValueError for a radius or a slack that isn't a number.
     """
+    radius = check_number(radius, "radius", infinite=True)
+    phase_slack = check_number(phase_slack, "phase_slack", infinite=True)
     # float32 or float64 in rows: the transform takes no half precision, and MKL's not every layout.
     x, reference = (z.to(torch.promote_types(z.dtype, torch.float32)).contiguous() for z in (x, reference))
     h, w = x.shape[-2:]
-    u = torch.fft.fftfreq(h, 1 / h, device=x.device)
-    v = torch.fft.rfftfreq(w, 1 / w, device=x.device)
+    u = torch.fft.fftfreq(h, 1 / h, dtype=torch.float32, device=x.device)
+    v = torch.fft.rfftfreq(w, 1 / w, dtype=torch.float32, device=x.device)
     low = u[:, None].square() + v.square() <= radius * abs(radius)  # a negative radius holds nothing
     spectrum, kept = torch.fft.rfft2(x), torch.fft.rfft2(reference)
     turn = (spectrum * kept.conj()).angle().clamp(-phase_slack, phase_slack)

@@ -44,7 +44,7 @@ def gridpure_steps(
     Raises ValueError for values outside their range.
     """
     check_counts(iterations=iterations, rounds=rounds)
-    check_gamma(gamma)
+    gamma = check_gamma(gamma)
     model, images = begin_chain(ddpm, x, t, batch)
     generators = image_generators(seed, len(images))
 

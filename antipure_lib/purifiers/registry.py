@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 
 from ..core.images import as_file, check_image, quantise
-from ..runtime.checks import check_counts, check_positive
+from ..runtime.checks import check_counts, check_positive, check_seed, check_text
 from ..runtime.pipelines import DDPMPipeline
 from .diffpure import PurifyState, diffpure
 from .filters import check_factor, check_quality, gaussian_blur, jpeg, resize_and_back
@@ -87,6 +87,7 @@ def purify(
     >>> purify("gridpure", x, ddpm=ddpm, rounds=2, iterations=20, seed=1)  # the same
     """
     kind, numbers = parse_purifier(name)
+    check_seed(seed)
     purifier, x = PURIFIERS[kind], quantise(check_image(images, "images"))
     if not purifier.needs:
         return as_file(purifier.run(x, **numbers | options), images)
@@ -100,6 +101,7 @@ def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
 
     Raises ValueError for a name that isn't in `PURIFIERS`, and for numbers that its purifier doesn't take.
     """
+    check_text(name, "name", "gridpure2x20")
     longest_first = "|".join(re.escape(known) for known in sorted(PURIFIERS, key=len, reverse=True))
     match = re.fullmatch(rf"({longest_first})([\d.]+(?:x[\d.]+)*)?", name)
     if not match:

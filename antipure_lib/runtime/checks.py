@@ -2,40 +2,66 @@
 
 import importlib
 import math
-import operator
 import os
 from itertools import pairwise
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 
+def check_count(value: Any, name: str, least: int | None = 1, most: int | None = None) -> int:
+    """A whole number as an int: Python's, NumPy's, or a tensor of one.
+
+    least, most: its bounds; None for no bound. Raises ValueError for anything else, and outside the bounds.
+    """
+    plain = _plain(value)
+    if isinstance(plain, bool) or not isinstance(plain, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    number = int(plain)
+    if most is not None and not least <= number <= most:
+        raise ValueError(f"{name} must be {least} … {most}, got {number}")
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
 def check_counts(least: int = 1, **counts: int) -> None:
     """Raises ValueError naming the first of the counts that isn't a whole number or is less than `least`."""
     for name, count in counts.items():
-        try:
-            number = operator.index(None if isinstance(count, bool) else count)
-        except TypeError:
-            raise ValueError(f"{name} must be a whole number, got {count!r}") from None
-        if number < least:
-            raise ValueError(f"{name} must be at least {least}, got {number}")
+        check_count(count, name, least)
 
 
 def check_seed(seed: int) -> int:
     """The seed as an int. Raises ValueError for one that isn't a whole number in 0 … 2⁶³−1."""
-    check_counts(0, seed=seed)
-    if operator.index(seed) >= 2**63:
+    number = check_count(seed, "seed", 0)
+    if number >= 2**63:
         raise ValueError(f"seed must be 0 … 2⁶³−1, got {seed}")
-    return operator.index(seed)
+    return number
 
 
-def check_number(value: Any, name: str) -> float:
-    """A finite number as a float: Python's, NumPy's, or a tensor of one. Raises ValueError for others."""
-    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
-    if isinstance(plain, bool) or not (isinstance(plain, Real) and math.isfinite(plain)):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+def check_number(value: Any, name: str, infinite: bool = False) -> float:
+    """A number as a float: Python's, NumPy's, or a tensor of one.
+
+    infinite: ±∞ pass as well; NaN never does. Raises ValueError for anything else.
+    """
+    plain = _plain(value)
+    real = isinstance(plain, Real) and not isinstance(plain, bool)
+    if not (real and (math.isfinite(plain) or (infinite and plain == plain))):
+        raise ValueError(f"{name} must be a {'' if infinite else 'finite '}number, got {value!r}")
     return float(plain)
+
+
+def _plain(value: Any) -> Any:
+    """The Python number of a NumPy scalar, or of a tensor or array without dimensions; others as they are."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def check_text(value: Any, name: str, example: str) -> str:
+    """The text. Raises ValueError for anything but one text, with an example of what is meant."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text such as '{example}', got {value!r}")
+    return value
 
 
 def check_eta(eta: float) -> float:
@@ -60,10 +86,10 @@ def check_positive(**numbers: float | None) -> None:
 
 
 def check_path(path: str | os.PathLike) -> Path:
-    """The path, if it names anything. Raises ValueError for no path at all."""
+    """The path, if it names anything; "~" is the user's own folder. Raises ValueError for no path at all."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise ValueError(f"path must name a file, got {path!r}; for example 'photos/me.png'")
-    return Path(path)
+        raise ValueError(f"path must name a file or a folder, got {path!r}; for example 'photos/me.png'")
+    return Path(os.path.expanduser(path))
 
 
 def check_ddpm(ddpm: object) -> None:

@@ -65,6 +65,7 @@ def memory_plan(
     Raises ValueError for values outside their range.
     """
     check_counts(images=images, calls=calls)
+    check_counts(0, free=0 if free is None else free)
     unet, side = ddpm.unet, sample_size(ddpm)
     free = free_memory(unet.device) if free is None else free
     rest = TENSORS * 4 * images * unet.config.in_channels * side**2

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .checks import check_count
 from .memory import can_recompute, memory_plan
 from .pipelines import DDPMPipeline
 from .unet import view
@@ -19,9 +20,12 @@ class MicroBatch:
     """Images per call of a network, ≥ 1 or ValueError: one object, and so one size, for a whole run."""
 
     def __init__(self, size: int):
-        if isinstance(size, bool) or not (isinstance(size, int) and size >= 1):
-            raise ValueError(f"batch must be a number of images, at least 1, None or 'auto', got {size!r}")
-        self.size, self._repeating = size, False
+        try:
+            self.size = check_count(size, "batch")
+        except ValueError:
+            told = f"batch must be a number of images, at least 1, None or 'auto', got {size!r}"
+            raise ValueError(told) from None
+        self._repeating = False
 
     def repeat(self, run: Callable[[], T], *generators: torch.Generator) -> T:
         """run(), and again with half the size whenever memory runs out.

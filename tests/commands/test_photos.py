@@ -111,6 +111,20 @@ def test_a_grey_photo_stays_grey_and_that_is_said(run, pictures, kind, words):
     assert Image.open("out/a.png").mode == ("RGBA" if kind == "transparent" else "L")
 
 
+@pytest.mark.parametrize("words", [("protect", *RANDOM), ("purify", "--purifier", "diffpure2")])
+def test_a_photo_becomes_grey_on_request_and_that_is_said(run, photos, words):
+    photos("colour.png", h=20, w=24)
+    luma = Image.open("colour.png").convert("L")
+    luma.convert("RGB").save("equal.png")  # three equal channels
+    _, out, _ = run(words[0], "colour.png", "equal.png", "--grey", *words[1:])
+    assert "; made grey" in out[0] and "; grey, as the photo is" in out[1]
+    colour, equal = (np.asarray(Image.open(f"out/{name}.png")).astype(int) for name in ("colour", "equal"))
+    assert colour.ndim == 2 and (colour == equal).all()
+    change = np.abs(colour - np.asarray(luma))
+    assert change.max() > 0 and (words[0] == "purify" or change.max() <= 8)
+    assert "made again: other settings (grey)" in run(words[0], "colour.png", *words[1:])[1][0]
+
+
 def test_a_photo_with_colour_keeps_it(run, photos):
     photos("a.png")
     assert "grey" not in run("protect", "a.png", *RANDOM)[1][0]

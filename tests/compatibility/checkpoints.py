@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import antipure_lib as ap
+from tests.helpers.adm import ADM
 
 from .helpers import command, ddpm, photos, picture, pipe
 from .registry import refusal, situation
@@ -112,7 +113,7 @@ def half_the_precision():
     """A model that was saved in float16"""
     model = ddpm()
     model.unet.half()
-    assert ap.load_ddpm(saved(model)).unet.dtype is torch.float32
+    same(ap.load_ddpm(saved(model), dtype=torch.float32), ddpm())
 
 
 @situation("own", "causes")
@@ -176,43 +177,8 @@ def _protected_with(file) -> str:
 
 def guided(prefix: str = "") -> dict[str, torch.Tensor]:
     """Weights under guided-diffusion's names: 64 channels, two levels, one residual block each."""
-    width, found = 64, {}
-
-    def layer(name, *shape):
-        found[f"{prefix}{name}.weight"], found[f"{prefix}{name}.bias"] = (
-            torch.zeros(shape),
-            torch.zeros(shape[0]),
-        )
-
-    def residual(name, width_in):
-        layer(f"{name}.in_layers.0", width_in)
-        layer(f"{name}.in_layers.2", width, width_in, 3, 3)
-        layer(f"{name}.emb_layers.1", 2 * width, 4 * width)
-        layer(f"{name}.out_layers.0", width)
-        layer(f"{name}.out_layers.3", width, width, 3, 3)
-        if width_in != width:
-            layer(f"{name}.skip_connection", width, width_in, 1, 1)
-
-    layer("time_embed.0", 4 * width, width)
-    layer("time_embed.2", 4 * width, 4 * width)
-    layer("input_blocks.0.0", width, 3, 3, 3)
-    for block in (
-        "input_blocks.1.0",
-        "input_blocks.2.0",
-        "input_blocks.3.0",
-        "middle_block.0",
-        "middle_block.2",
-    ):
-        residual(block, width)
-    layer("middle_block.1.norm", width)
-    layer("middle_block.1.qkv", 3 * width, width, 1)
-    layer("middle_block.1.proj_out", width, width, 1)
-    for block in range(4):
-        residual(f"output_blocks.{block}.0", 2 * width)
-    residual("output_blocks.1.1", width)
-    layer("out.0", width)
-    layer("out.2", 6, width, 3, 3)
-    return found
+    weights = ADM(width=64, mults=(1, 1), attention=(), head_channels=64).state_dict()
+    return {f"{prefix}{name}": weight for name, weight in weights.items()}
 
 
 @situation(

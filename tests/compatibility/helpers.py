@@ -18,8 +18,6 @@ import torch
 import antipure_lib as ap
 
 ROOT = Path(__file__).resolve().parents[2]
-# The notebooks' runner belongs to the package or to the tools, as the package is laid out.
-WALK = ["tools.notebooks.walk"]
 
 
 @cache
@@ -95,8 +93,8 @@ def command(*words: object) -> Done:
 
 
 def walk(*words: object) -> Done:
-    """The command that runs notebooks."""
-    return process(["-m", *WALK, *map(str, words)])  # it starts processes, which can't be done from here
+    """The command that runs notebooks, in a process of its own: it starts others."""
+    return process(["-m", "tools.notebooks.walk", *map(str, words)])
 
 
 def module(name: str, *words: object) -> Done:

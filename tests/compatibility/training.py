@@ -330,7 +330,7 @@ WRONG = {
     "t='2'": ("t must", lambda: ap.diffpure(ddpm(), X, t="2")),
     "gamma='0.1'": ("gamma", lambda: ap.gridpure(ddpm(), X, t=1, iterations=1, gamma="0.1")),
     "radius='3'": ("radius", lambda: ap.freqpure(ddpm(), X, t=1, rounds=1, radius="3")),
-    "phase_slack=None": ("phase_slack", lambda: ap.freqpure(ddpm(), X, t=1, rounds=1, phase_slack=None)),
+    "phase_slack=None": ("phase_slack", lambda: ap.keep_low_frequencies(X[None], X[None], 3, None)),
     "sigma='1'": ("sigma", lambda: ap.gaussian_blur(X, "1")),
     "sigma=nan": ("sigma", lambda: ap.gaussian_blur(X, float("nan"))),
     "quality='75'": ("quality", lambda: ap.jpeg(X, "75")),
@@ -351,6 +351,25 @@ def wrong_type(case):
     """An argument that isn't what it should be"""
     word, call = case
     return refusal(call, word if " " in word else f"{word} must")
+
+
+@situation("SimpleTuner 766", "arguments", cases={"misspelt": "to_outt.0", "a norm": "norm1"})
+def one_layer_of_several(name):
+    """One of several layers' names fits no layer that can be changed"""
+    return refusal(lambda: learned(layers=["to_q", name]), "layers must", name)
+
+
+CONFIGURED = {
+    "quality": lambda text: ap.purify("jpeg", X, quality=text),
+    "seed": lambda text: ap.diffpure(ddpm(), X, t=1, seed=text),
+}
+
+
+@situation("avocado-virt 36", "arguments", cases=CONFIGURED)
+def number_of_a_configuration_file(use):
+    """A number that a configuration file gives as a text"""
+    word = next(name for name, known in CONFIGURED.items() if known is use)
+    return refusal(lambda: use("75"), f"{word} must be a whole number, got '75'")
 
 
 NUMBERS = {

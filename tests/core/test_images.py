@@ -173,9 +173,9 @@ def test_the_longest_names_that_a_disk_takes_are_written(tmp_path, stem):
 
 @pytest.mark.parametrize("path", [None, "", 3])
 def test_no_path_at_all_is_named(path):
-    with pytest.raises(ValueError, match="path must name a file, got"):
+    with pytest.raises(ValueError, match="path must name a file or a folder, got"):
         load_image(path)
-    with pytest.raises(ValueError, match="path must name a file, got"):
+    with pytest.raises(ValueError, match="path must name a file or a folder, got"):
         save_image(torch.rand(3, 4, 4), path)
 
 

@@ -94,7 +94,7 @@ def test_gradients_add_up_where_tiles_overlap():
 
 @pytest.mark.parametrize(
     ("height", "width", "g", "message"),
-    [(31, 64, 32, "smaller than a tile"), (64, 64, 33, "even"), (9, 9, 0, "even")],
+    [(31, 64, 32, "smaller than a tile"), (64, 64, 33, "even"), (9, 9, 0, "at least 1")],
 )
 def test_bad_sizes(height, width, g, message):
     with pytest.raises(ValueError, match=message):

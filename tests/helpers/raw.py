@@ -41,9 +41,16 @@ def directory(entries: Entries, order: str = "<", at: int = 8) -> bytes:
 def exif(main: Entries, camera: Entries = (), order: str = "<") -> bytes:
     """An EXIF block of the main directory's entries and the camera's."""
     start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    if not camera:
+        return b"Exif\0\0" + start + directory(list(main), order)
     at = 8 + len(directory([*main, (0x8769, 4, bytes(4))], order))
     pointer = (0x8769, 4, struct.pack(order + "I", at))
     return b"Exif\0\0" + start + directory([*main, pointer], order) + directory(list(camera), order, at)
+
+
+def short(*values: int) -> bytes:
+    """Numbers of 16 bits, little-endian."""
+    return struct.pack(f"<{len(values)}H", *values)
 
 
 def grey_tiff(

@@ -108,8 +108,8 @@ def test_forward_passes_without_gradients_are_channels_last(tiny_ddpm, pictures,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"t": 0}, "t must be at least 1, got 0"),
-        ({"t": 1001}, "t must be 1 … 1000 noise steps, got 1001"),
+        ({"t": 0}, "t must be 1 … 1000, got 0"),
+        ({"t": 1001}, "t must be 1 … 1000, got 1001"),
         ({"t": 2.5}, "t must be a whole number, got 2.5"),
         ({"x": torch.zeros(3, 16, 15)}, "smaller than a tile"),
     ],

@@ -71,7 +71,7 @@ def test_shape_range_and_bits(shape):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="noise must be one of the levels"):
+    with pytest.raises(ValueError, match="noise must be"):
         waifu2x(torch.rand(3, 8, 8), noise=4)
     with pytest.raises(ValueError, match="x must lie in"):
         waifu2x(torch.rand(3, 8, 8) * 255)

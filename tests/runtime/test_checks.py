@@ -1,15 +1,21 @@
 """Numbers of other kinds are the same numbers; what is none is refused by its name, before the work."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import photos, tiny_stable_diffusion
 
+from antipure_lib.benchmark.rows import read_rows, write_rows
 from antipure_lib.core.antipure import antipure
 from antipure_lib.customization.generate import generate
-from antipure_lib.customization.lora import lora
+from antipure_lib.customization.lora import lora, save_lora
+from antipure_lib.models.checkpoints import load_ddpm
+from antipure_lib.photos.jobs import plan_jobs
+from antipure_lib.photos.photo import photo_size, read_photo, save_photo
+from antipure_lib.photos.pictures import load_image, save_image
 from antipure_lib.protections.registry import PROTECTIONS, protect
 from antipure_lib.purifiers.registry import PURIFIERS, purify
 from antipure_lib.runtime.checks import check_number
@@ -102,3 +108,23 @@ def test_a_count_that_is_none_is_named_everywhere(given, pictures, steps):
 )
 def test_numbers_become_plain(value):
     assert check_number(value, "x") == 3.0 and type(check_number(value, "x")) is float
+
+
+def test_a_path_may_begin_with_the_users_own_folder(tmp_path, monkeypatch, tiny_folder, pictures):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    x = pictures(1)[0]
+    assert save_image(x, "~/new/a.png") == tmp_path / "home/new/a.png"
+    assert load_image(Path("~/new/a.png")).equal(x) and photo_size("~/new/a.png") == (16, 16)
+    photo = read_photo("~/new/a.png")
+    save_photo(photo, photo.x, "~/b.png")
+    trained = lora(tiny_stable_diffusion(), photos(1), steps=1, batch=1, prompt="a photo")
+    assert save_lora(trained, "~/me").parent == tmp_path / "home/me"
+    write_rows("~/rows.csv", [])
+    assert read_rows("~/rows.csv") == []
+    (job,) = plan_jobs(["~/b.png"], "~/out", "protect")
+    assert (job.photo, job.output) == (tmp_path / "home/b.png", tmp_path / "home/out/b.png")
+    (tmp_path / "home/model").symlink_to(tiny_folder)
+    expected = load_ddpm(tiny_folder).unet.conv_in.weight
+    assert load_ddpm("~/model").unet.conv_in.weight.equal(expected)
+    assert not (tmp_path / "~").exists()
