@@ -6,7 +6,7 @@ level.
 
 import torch
 
-from ..runtime.checks import check_count, check_predicts_eps, check_reverse_step
+from ..runtime.checks import check_count, check_predicts_eps, check_reverse_step, check_timestep
 from ..runtime.pipelines import DDPMPipeline, DDPMScheduler
 
 Timestep = int | torch.Tensor
@@ -56,7 +56,7 @@ def predict(
     doesn't predict ε.
     """
     check_predicts_eps(ddpm.scheduler)
-    t = _check_timestep(t, len(ddpm.scheduler.alphas_cumprod))
+    t = check_timestep(t, len(ddpm.scheduler.alphas_cumprod))
     out = ddpm.unet(x_t.to(ddpm.unet.dtype), t).sample.to(x_t.dtype)
     eps, *v = out.split(x_t.shape[1], dim=1)
     return eps, v[0] if v else None
@@ -110,16 +110,8 @@ def reverse_step(
     return mean + sigma * noise
 
 
-def _check_timestep(t: Timestep, levels: int) -> Timestep:
-    if not isinstance(t, torch.Tensor):
-        return check_count(t, "t", 0, levels - 1)
-    if t.is_floating_point():
-        raise ValueError(f"t must be whole numbers, got {t.dtype}; use t.long()")
-    return t
-
-
 def _at(alpha_bar: torch.Tensor, t: Timestep, x: torch.Tensor) -> torch.Tensor:
-    t = _check_timestep(t, len(alpha_bar))
+    t = check_timestep(t, len(alpha_bar))
     if not isinstance(t, torch.Tensor):
         return alpha_bar[t]  # a scalar combines with any device without a copy
     return alpha_bar.to(x)[t].reshape(-1, *[1] * (x.ndim - 1))

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import torch
 
-from ..runtime.checks import check_count, check_counts, check_eta, check_finite, check_number, check_seed
+from ..runtime.checks import (
+    check_count,
+    check_counts,
+    check_eta,
+    check_finite,
+    check_gradients,
+    check_seed,
+    check_step_sizes,
+    check_weights,
+)
 from .images import check_image
 
 Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]
@@ -71,8 +80,8 @@ def pgd(
     def ascent() -> Iterator[PGDState]:
         generator, direction = torch.Generator().manual_seed(seed), torch.zeros_like(x)
         low, high = (x - eta).clamp(0, 1), (x + eta).clamp(0, 1)
-        noise = eta * (2 * _uniform(x, generator) - 1) if random_start else 0
-        x_adv, finite, due, known = (begin + noise).clamp(low, high), True, 1, None
+        draw = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x) if random_start else 0.5
+        x_adv, finite, due, known = (begin + eta * (2 * draw - 1)).clamp(low, high), True, 1, None
         for step, size in enumerate(sizes, 1):
             if step == due:
                 due, known = step + min(step, measure_every), None
@@ -110,25 +119,7 @@ def check_ascent(
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if balance not in ("sum", "equal"):
         raise ValueError(f"balance must be 'sum' or 'equal', got {balance!r}")
-    return _step_sizes(step_size, steps)
-
-
-def _step_sizes(step_size: float | Sequence[float], steps: int) -> list[float]:
-    text = isinstance(step_size, str)
-    several = not text and getattr(step_size, "ndim", isinstance(step_size, Sequence))
-    sizes = [check_number(size, "step_size") for size in (step_size if several else [step_size])]
-    if several and len(sizes) != steps:
-        raise ValueError(f"step_size must be one number, or one per step ({steps}); got {sizes}")
-    if min(sizes) <= 0:
-        raise ValueError(f"step_size must be positive, in [0, 1] units such as 1/255; got {min(sizes)}")
-    return sizes if several else sizes * steps
-
-
-def check_weights(weights: Mapping[str, float] | None) -> None:
-    """Raises ValueError for weights of terms that aren't finite numbers by name; None passes."""
-    if not isinstance(weights, Mapping | None):
-        raise ValueError(f"weights must be numbers by the terms' names, got {weights!r}")
-    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
+    return check_step_sizes(step_size, steps)
 
 
 def check_start(x: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,16 +129,6 @@ def check_start(x: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tens
     if begin.shape != x.shape:
         raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(begin.shape)}")
     return x, begin
-
-
-def check_gradients(finite: torch.Tensor) -> None:
-    """Raises RuntimeError unless all images' gradients were finite: the sign of NaN is 0, so x stays."""
-    which = (~finite).nonzero().flatten().tolist()
-    if which:
-        raise RuntimeError(
-            f"NaN or infinite gradients of images {which} of the batch, which aren't protected; "
-            "compute in float32 (dtype=torch.float32, --precision float32)"
-        )
 
 
 def fast(eta: float, steps: int = 10) -> dict[str, object]:
@@ -162,10 +143,6 @@ def fast(eta: float, steps: int = 10) -> dict[str, object]:
     eta = check_eta(eta)
     check_counts(steps=steps)
     return {"eta": eta, "steps": steps, "step_size": eta / 4, "momentum": 0.9}
-
-
-def _uniform(x, generator):
-    return torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
 
 
 def _gradient(loss, x_adv, generator, balance, weights, known):

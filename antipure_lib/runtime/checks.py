@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
@@ -83,6 +84,44 @@ def check_positive(**numbers: float | None) -> None:
     for name, number in numbers.items():
         if number is not None and not check_number(number, name) > 0:
             raise ValueError(f"{name} must be positive, got {number}")
+
+
+def check_step_sizes(step_size: float | Sequence[float], steps: int) -> list[float]:
+    """A size per step. Raises ValueError for others than one positive number, or one for each step."""
+    text = isinstance(step_size, str)
+    several = not text and getattr(step_size, "ndim", isinstance(step_size, Sequence))
+    sizes = [check_number(size, "step_size") for size in (step_size if several else [step_size])]
+    if several and len(sizes) != steps:
+        raise ValueError(f"step_size must be one number, or one per step ({steps}); got {sizes}")
+    if min(sizes) <= 0:
+        raise ValueError(f"step_size must be positive, in [0, 1] units such as 1/255; got {min(sizes)}")
+    return sizes if several else sizes * steps
+
+
+def check_weights(weights: Mapping[str, float] | None) -> None:
+    """Raises ValueError for weights of terms that aren't finite numbers by name; None passes."""
+    if not isinstance(weights, Mapping | None):
+        raise ValueError(f"weights must be numbers by the terms' names, got {weights!r}")
+    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
+
+
+def check_timestep(t: Any, levels: int) -> Any:
+    """An index of a noise level, or a tensor of whole numbers. Raises ValueError for anything else."""
+    if not hasattr(t, "is_floating_point"):
+        return check_count(t, "t", 0, levels - 1)
+    if t.is_floating_point():
+        raise ValueError(f"t must be whole numbers, got {t.dtype}; use t.long()")
+    return t
+
+
+def check_gradients(finite: Any) -> None:
+    """Raises RuntimeError unless all images' gradients were finite, N booleans. The sign of NaN is 0."""
+    which = (~finite).nonzero().flatten().tolist()
+    if which:
+        raise RuntimeError(
+            f"NaN or infinite gradients of images {which} of the batch, which aren't protected; "
+            "compute in float32 (dtype=torch.float32, --precision float32)"
+        )
 
 
 def check_path(path: str | os.PathLike) -> Path:
