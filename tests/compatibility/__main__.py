@@ -1,12 +1,14 @@
 """Try every situation and write the table: `python -m tests.compatibility [NAME …] [--fast] [--out FILE]`."""
 
 import argparse
+import multiprocessing
+import os
 import sys
-import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from .registry import KINDS, SITUATIONS, Result, Situation, attempt
+from .registry import KINDS, SITUATIONS, Result, Situation, timed_attempt
 from .table import OUT, write
 
 
@@ -20,14 +22,13 @@ def main() -> int:
     chosen = [found for found in SITUATIONS.values() if _wanted(found, args)]
     chosen.sort(key=lambda found: list(KINDS).index(found.kind))
     results: dict[str, Result] = {}
-    for number, found in enumerate(chosen, 1):
-        began = time.monotonic()
-        result = results[found.name] = attempt(found)
-        took = time.monotonic() - began
-        print(
-            f"[{number}/{len(chosen)}] {took:5.1f} s {result.outcome:8}{found.name}: {result.message}",
-            flush=True,
-        )
+    spawn = multiprocessing.get_context("spawn")  # a fork would share torch's threads
+    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), spawn) as pool:
+        tried = pool.map(timed_attempt, [found.name for found in chosen])
+        for number, (found, (result, took)) in enumerate(zip(chosen, tried, strict=True), 1):
+            results[found.name] = result
+            count = f"[{number}/{len(chosen)}] {took:5.1f} s"
+            print(f"{count} {result.outcome:8}{found.name}: {result.message}", flush=True)
     counts = Counter(result.outcome for result in results.values())
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
     out = args.out or (OUT if len(chosen) == len(SITUATIONS) else None)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -109,6 +110,12 @@ def attempt(found: Situation) -> Result:
         finally:
             torch.set_grad_enabled(True)  # whatever a situation has left behind
         return Result("refused", _short(refused, folder)) if refused else Result("fine")
+
+
+def timed_attempt(name: str) -> tuple[Result, float]:
+    """The result of a situation, and the seconds that it took."""
+    began = time.monotonic()
+    return attempt(SITUATIONS[name]), time.monotonic() - began
 
 
 def refusal(call: Callable[[], object], *words: str, without: Iterable[str] = ()) -> str:
