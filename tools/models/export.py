@@ -3,7 +3,7 @@
     python -m tools.models.export runs data/models
 
 Writes `data/models/ddpm` (DDPMPipeline) and `data/models/sd` (StableDiffusionPipeline) from the averaged
-weights, and copies each run's loss curve beside them. A pipeline whose run is missing is skipped with a
+weights, and copies each run's loss curve next to them. A pipeline whose run is missing is skipped with a
 message; where only the autoencoder's is, the one that stands there already is kept.
 """
 
@@ -27,7 +27,7 @@ def averaged(run: Path, name: str, model: torch.nn.Module) -> torch.nn.Module:
 
 
 def replace_folder(pipeline, folder: Path, curves: dict[str, Path]) -> None:
-    """Save a pipeline beside its place as fp16 safetensors, then swap the folders; cards with their pictures
+    """Save a pipeline next to its place as fp16 safetensors, then swap the folders; cards with their pictures
     and older curves are kept.
     """
     fresh = folder.with_name(f".{folder.name}.new")

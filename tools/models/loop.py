@@ -1,8 +1,8 @@
 """One training loop for all nano models: seeded, resumable, averaged weights, a GPU where there is one.
 
 A run lives in its own folder: `state.pt` (model, averaged model, optimiser, step; replaced atomically) and
-`loss.csv` (step, loss, seconds). Batch `k` is drawn on the CPU by the generator of (seed, k): a resumed run
-sees the batches of an unbroken one, whatever the device.
+`loss.csv` (step, loss, seconds). The CPU draws batch `k` by the generator of (seed, k). So a resumed run sees
+the batches of an unbroken one, whatever the device.
 
 The learning rate is constant between its warm-up and its last `decay_last` steps. Until those begin, a run
 can be prolonged or shortened by another `steps`: what it has done stays as it is.

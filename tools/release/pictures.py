@@ -1,4 +1,4 @@
-"""The pictures of README and of the cards, written beside them.
+"""The pictures of README and of the cards, written next to them.
 
 python -m tools.release.pictures readme    # docs/protect.png: clean, protected, what changed
 python -m tools.release.pictures cards     # what each model makes, how its loss fell, all the people

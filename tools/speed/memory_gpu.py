@@ -2,7 +2,7 @@
 
     python -m tools.speed.memory_gpu    # two minutes on a large GPU, 70 GB of it
 
-The library's own steps on models of full size with random weights, beside what `memory_plan` says before
+The library's own steps on models of full size with random weights, next to what `memory_plan` says before
 anything runs.
 """
 

@@ -1,7 +1,7 @@
 """Loops as they are published, written on this library's formulas and the same weights, for bench.py.
 
-Kept is what they have in common: float32, one call of the network for each timestep and gradients of the
-parameters that nobody uses (PGD); tile after tile and an 8-bit image after every iteration (GrIDPure).
+They keep what published loops have in common. PGD: float32, one call of the network for each timestep, and
+gradients of parameters that nobody uses. GrIDPure: tile after tile, and an 8-bit image after each iteration.
 """
 
 import copy
