@@ -3,9 +3,10 @@
     python -m tools.models.rare_word data/models/sd    # in place; tools.models.export does it too
 
 No caption holds `sks`, so training leaves its embedding at its small random start. To the UNet "a photo of
-sks person" is then nearly the same as "a photo of a person", and DreamBooth mixes the subject with the people
-of its prior images. In Stable Diffusion a rare word is a trained word like any other. Here it becomes a random combination of the trained words' embeddings, of a size that was tried on
-tuning people (`tools/study/nano.py rare_word`).
+sks person" is then nearly the same as "a photo of a person". DreamBooth mixes the subject with the people of
+its prior images. In Stable Diffusion a rare word is a trained word like any other. Here it becomes a random
+combination of the trained words' embeddings, of a size that was tried on tuning people
+(`python -m tools.study.nano rare_word`).
 """
 
 import argparse

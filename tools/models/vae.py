@@ -9,8 +9,8 @@
 
 Resumable: run a command again and it goes on. The loss is L1 plus L1 of the image gradient. Alone it blurs a
 face until dlib no longer knows the person, so the second stage adds a distance in VGG16's features over the
-face. The third leaves the encoder alone, and with it every latent. Diffusion models that were trained on them stay
-as they are, while pictures become sharper. VGG16 judges nothing in this project.
+face. The third leaves the encoder alone, and with it every latent. So diffusion models that were trained on
+latents stay as they are, while pictures become sharper. VGG16 judges nothing in this project.
 """
 
 import argparse
