@@ -14,7 +14,7 @@ from antipure_lib.protections.registry import PROTECTIONS, protect_steps
 
 PROMPT = "a photo of sks person"
 SURROGATES = [name for name, protection in PROTECTIONS.items() if "set_a" in protection.needs]
-LATENT = [name for name, protection in PROTECTIONS.items() if "pipe" in protection.needs]
+LATENT = [name for name, p in PROTECTIONS.items() if "pipe" in p.needs and "ddpm" not in p.needs]
 TRAINED = [*CUSTOMIZERS, *SURROGATES]
 NO_NUMBERS = [float("inf"), float("-inf"), float("nan"), "1e-4", True]
 
