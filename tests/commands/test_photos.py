@@ -218,7 +218,7 @@ def test_time_left_knows_the_photos_that_were_kept(run, photos, monkeypatch):
 
 
 def darker_steps(x, eta=16 / 255, steps=100, seed=0, step_size=1 / 255):
-    return PROTECTIONS["random"].steps(x.clamp(eta) - eta / 2, eta / 2, steps, seed)
+    return PROTECTIONS["random"].steps(x.clamp(eta) - eta / 2, eta / 2, steps, seed=seed)
 
 
 def with_model_steps(ddpm, x, eta=16 / 255, steps=100, seed=0):
