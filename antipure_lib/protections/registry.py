@@ -36,7 +36,7 @@ from .end_to_end import end_to_end_images, end_to_end_steps
 from .mist import mist_steps
 from .photoguard import photoguard_steps
 from .simac import simac_steps
-from .workflow import workflow_images, workflow_steps
+from .workflow import workflow_steps
 
 REMEDIES = {
     "ddpm": "the purifier's model, for example ddpm=load_ddpm()",
@@ -84,7 +84,7 @@ PROTECTIONS: dict[str, Protection] = {
     "antipure-pfg": _antipure(weights=(0.1, 0, 0.5)),  # without PFG
     "antipure-etg": _antipure(weights=(0.1, 0.5, 0)),  # without ETG
     "end-to-end": Protection(end_to_end_steps, end_to_end_images, quick={"iterations": 1}),
-    "workflow": Protection(workflow_steps, workflow_images, quick={"iterations": 1}),
+    "workflow": Protection(workflow_steps, end_to_end_images, quick={"iterations": 1}),
 }
 
 

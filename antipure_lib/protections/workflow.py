@@ -11,7 +11,6 @@ from functools import cache
 import torch
 
 from ..core.pgd import Loss, PGDState, check_ascent, pgd
-from ..core.tiles import tile_count
 from ..customization.latent_diffusion import posterior
 from ..purifiers.chain import purify_chain, respaced
 from ..purifiers.diffpure import check_chain, check_gamma, purify_tiles
@@ -20,16 +19,17 @@ from ..runtime.checks import check_counts
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import image_generators, randint
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
-from ..runtime.unet import pipe_view, sample_size
+from ..runtime.unet import pipe_view
+from .end_to_end import end_to_end_images
 from .fixed_model import check_attacked
 
-Purify = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]  # (N×3×H×W, seeds) → N×3×H×W, differentiable
+Purify = Callable[[torch.Tensor, int], torch.Tensor]  # (N×3×H×W, seed) → N×3×H×W, differentiable
 MIXED = ("gridpure", "diffpure", "jpeg", "resize")
 
 
 def workflow_steps(
-    ddpm: "DDPMPipeline",
-    pipe: "StableDiffusionPipeline",
+    ddpm: DDPMPipeline,
+    pipe: StableDiffusionPipeline,
     x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1], of the latent model's size
     eta: float = 16 / 255,  # budget in (0, 1], [0, 1] units
     steps: int = 100,
@@ -40,7 +40,7 @@ def workflow_steps(
     stride: int = 5,  # through them; 1: GrIDPure's own chain, at 5 times the cost
     iterations: int = 4,  # of GrIDPure; its own 20, at 5 times the cost
     gamma: float = 0.1,  # share of the current image that each iteration keeps
-    draws: int | None = None,  # noise draws used by turns, whose clean half is kept; None: new ones each step
+    draws: int | None = None,  # so many seeds, whose clean half is kept; None: a new seed in each step
     momentum: float = 0.9,
     checkpointing: bool = True,  # recompute activations: memory of one iteration, whatever their number
     batch: int | str | None = None,  # tiles per UNet call; None: all; "auto": what fits in memory
@@ -62,7 +62,7 @@ def workflow_steps(
         raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")
     if not purifiers or set(purifiers) - set(MIXED):
         raise ValueError(f"purifiers must name some of {', '.join(MIXED)}, got {purifiers!r}")
-    count = workflow_images(ddpm, (len(images), *images.shape[-2:]))
+    count = end_to_end_images(ddpm, (len(images), *images.shape[-2:]))
     calls = t // stride * (1 if checkpointing else iterations)
     model = in_parts(ddpm, batch, count, gradients=True, calls=calls)
     known = short_purifiers(model, t, stride, iterations, gamma, checkpointing)
@@ -72,12 +72,6 @@ def workflow_steps(
     )
     options = {"random_start": True, "momentum": momentum, "repeat": model.unet.repeat}
     return pgd(loss, images, eta, steps, sizes, seed, **options)
-
-
-def workflow_images(ddpm: "DDPMPipeline", size: tuple[int, int, int], **_) -> int:
-    """How many images go through the UNet at a time: the tiles of N images of H×W, size = (N, H, W)."""
-    n, height, width = size
-    return n * tile_count(height, width, sample_size(ddpm))
 
 
 def workflow_loss(
@@ -107,7 +101,7 @@ def workflow_loss(
 
 
 def short_purifiers(
-    ddpm: "DDPMPipeline",
+    ddpm: DDPMPipeline,
     t: int = 10,
     stride: int = 5,
     iterations: int = 4,

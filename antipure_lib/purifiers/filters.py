@@ -63,6 +63,7 @@ def resize_and_back(x: torch.Tensor, factor: float = 0.5) -> torch.Tensor:
 
 def check_factor(factor: float) -> float:
     """The factor as a float. Raises ValueError for one outside (0, 1]."""
-    if not 0 < check_number(factor, "factor") <= 1:
+    number = check_number(factor, "factor")
+    if not 0 < number <= 1:
         raise ValueError(f"factor must be in (0, 1], got {factor}")
-    return check_number(factor, "factor")
+    return number
