@@ -74,4 +74,4 @@ def autocast(pipe: StableDiffusionPipeline, dtype: torch.dtype | None) -> torch.
     kinds = {p.dtype for p in pipe.unet.parameters()}
     if dtype is None and len(kinds) > 1:
         dtype = min(kinds, key=lambda kind: torch.finfo(kind).bits)
-    return torch.autocast(pipe.unet.device.type, dtype=dtype, enabled=dtype is not None)
+    return torch.autocast(pipe.unet.device.type, dtype=dtype, enabled=dtype not in (None, torch.float32))

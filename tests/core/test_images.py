@@ -346,8 +346,10 @@ def test_a_t4_gets_float16(monkeypatch, capability, dtype):
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "avx512_f", None])
-def test_a_cpu_gets_bfloat16_where_it_has_instructions_for_it(monkeypatch, capability):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
-    native = capability in ("avx512_bf16", "amx_bf16")
-    assert pick_dtype("cpu") == (torch.bfloat16 if native else torch.float32)
+@pytest.mark.parametrize("name", ["Intel Xeon", "AMD EPYC"])
+def test_a_cpu_gets_bfloat16_where_it_is_faster(monkeypatch, capability, name):
+    found = {capability: True, "cpu_name": name}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    faster = capability == "amx_bf16" or (capability == "avx512_bf16" and name == "AMD EPYC")
+    assert pick_dtype("cpu") == (torch.bfloat16 if faster else torch.float32)
     assert pick_dtype("mps") == torch.float32
