@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .commands import benchmark, doctor, inspect_photo, photos
+from .commands import benchmark, doctor, inspect_photo, photos, tournament
 from .commands.options import Parser
 
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "Protective perturbations against diffusion purification."
     parser = Parser(prog="python -m antipure_lib", description=about)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (photos, inspect_photo, benchmark, doctor):
+    for command in (photos, inspect_photo, benchmark, tournament, doctor):
         command.add_command(subparsers)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
