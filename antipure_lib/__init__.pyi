@@ -55,6 +55,7 @@ from .protections.registry import (
 from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps as simac_steps
 
 # purifiers: what an abuser does first
+from .purifiers.adversecleaner import adversecleaner as adversecleaner
 from .purifiers.chain import purify_chain as purify_chain, respaced as respaced
 from .purifiers.diffpure import diffpure as diffpure
 from .purifiers.gridpure import gridpure as gridpure, gridpure_steps as gridpure_steps

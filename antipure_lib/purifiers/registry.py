@@ -26,6 +26,7 @@ import torch
 from ..core.images import as_file, check_image, quantise
 from ..runtime.checks import check_counts, check_positive, check_seed, check_text
 from ..runtime.pipelines import DDPMPipeline
+from .adversecleaner import adversecleaner
 from .diffpure import PurifyState, diffpure
 from .filters import check_factor, check_quality, gaussian_blur, jpeg, resize_and_back
 from .freqpure import freqpure, freqpure_steps
@@ -66,6 +67,7 @@ PURIFIERS: dict[str, Purifier] = {
         freqpure, ("rounds", "t"), check_counts, also=(freqpure_steps,), quick={"t": 2, "rounds": 1}
     ),
     "waifu2x": Purifier(waifu2x),
+    "adversecleaner": Purifier(adversecleaner, ("iterations",), check_counts, quick={"iterations": 2}),
 }
 
 
