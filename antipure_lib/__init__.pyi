@@ -56,6 +56,7 @@ from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps
 
 # purifiers: what an abuser does first
 from .purifiers.adversecleaner import adversecleaner as adversecleaner
+from .purifiers.autoencoder import autoencoder as autoencoder
 from .purifiers.chain import purify_chain as purify_chain, respaced as respaced
 from .purifiers.diffpure import diffpure as diffpure
 from .purifiers.gridpure import gridpure as gridpure, gridpure_steps as gridpure_steps

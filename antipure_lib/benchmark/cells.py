@@ -137,11 +137,12 @@ def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Ten
     record, seed = PURIFIERS[kind], _seed(cell, "purify")
     made_from = ("purify", kind, photos, defaults(record.run, *record.also))
     if record.needs:
-        made_from += (seed, world.weights["ddpm"], *_machine(world))
+        made_from += (seed, *(world.weights[name] for name in record.needs), *_machine(world))
     if record.along and "iterations" in record.numbers:
         return _purified_along(record, numbers, photos, seed, made_from, world)
     made_from += (numbers,)
-    return kept(world.cache, made_from, lambda: purify(cell.purify, photos, ddpm=world.ddpm, seed=seed))[0]
+    models = dict(ddpm=world.ddpm, pipe=world.pipe)
+    return kept(world.cache, made_from, lambda: purify(cell.purify, photos, seed=seed, **models))[0]
 
 
 def _purified_along(record, numbers, photos, seed, made_from, world) -> torch.Tensor:
@@ -149,7 +150,7 @@ def _purified_along(record, numbers, photos, seed, made_from, world) -> torch.Te
     numbers = {name: signature(record.run).parameters[name].default for name in record.numbers} | numbers
     others = dict(numbers)
     total = others.pop("iterations") * others.pop("rounds", 1)
-    models, seeded = ((world.ddpm,), {"seed": seed}) if record.needs else ((), {})
+    models, seeded = [getattr(world, name) for name in record.needs], {"seed": seed} if record.seeded else {}
 
     def after(iterations, make):
         return kept(world.cache, (*made_from, others, iterations), make)[0]

@@ -29,8 +29,6 @@ def add_command(subparsers: Any) -> None:
     add("--steps", type=COUNT, metavar="N", help="of PGD, default: 100, with --fast 10")
     fast = "ten long steps, for antipure and workflow: nearly as much survives, in a tenth of the time"
     add("--fast", action="store_true", help=fast)
-    pipe = "latent model of methods that need one, default: nano"
-    add("--pipe", default="nano", metavar="MODEL", help=pipe)
     add("--jpeg", action="store_true", help="write JPEG, and say how much of the protection it destroys")
 
     summary = "purify photos as somebody would who wants to learn from them"
@@ -50,6 +48,8 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
     add("--out", required=True, type=path, metavar="DIR", help="folder of the results, made if need be")
     add("--seed", default=0, type=SEED, metavar="N", help="default: %(default)s")
     add("--ddpm", default="nano", metavar="MODEL", help="purifier's model, default: nano")
+    pipe = "latent model of methods and purifiers that need one, default: nano"
+    add("--pipe", default="nano", metavar="MODEL", help=pipe)
     add("--download", action="store_true", help="fetch a model that isn't on this machine; default: never")
     add("--precision", choices=PRECISIONS, help="of the purifier's model, default: the device's fastest")
     add("--grey", action="store_true", help="make the photos grey first; grey ones stay grey without it")

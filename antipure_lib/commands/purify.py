@@ -19,7 +19,7 @@ class Washer(PhotoWork):
         self.purifier = found = PURIFIERS[kind]
         super().__init__(args, found.needs, (found.run, *found.also), device, silent)
         self.settings["purifier"] = args.purifier
-        if self.models:
+        if found.seeded:
             self.settings["seed"] = args.seed
             levels = len(self.models["ddpm"].scheduler.alphas_cumprod)
             if self.numbers.get("t", 1) > levels:
@@ -31,7 +31,7 @@ class Washer(PhotoWork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Purify one image of at least a tile."""
-        options = self.models | self.batch | ({"seed": self.args.seed} if self.models else {})
+        options = self.models | self.batch | ({"seed": self.args.seed} if self.purifier.seeded else {})
         if not self.purifier.along:
             return purify(self.args.purifier, x, **options)
         states = self.purifier.along(x=x, **options, **self.numbers)

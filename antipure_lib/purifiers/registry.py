@@ -25,19 +25,25 @@ import torch
 
 from ..core.images import as_file, check_image, quantise
 from ..runtime.checks import check_counts, check_positive, check_seed, check_text
-from ..runtime.pipelines import DDPMPipeline
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .adversecleaner import adversecleaner
+from .autoencoder import autoencoder
 from .diffpure import PurifyState, diffpure
 from .filters import check_factor, check_quality, gaussian_blur, jpeg, resize_and_back
 from .freqpure import freqpure, freqpure_steps
 from .gridpure import gridpure, gridpure_steps
 from .waifu2x import waifu2x
 
+MODELS = {
+    "ddpm": "a diffusion model; pass ddpm=load_ddpm()",
+    "pipe": "a latent model; pass pipe=load_stable_diffusion()",
+}
+
 
 class Purifier(NamedTuple):
     """What is known about a purifier. Its own arguments come from the function's signature."""
 
-    run: Callable[..., torch.Tensor]  # run(x, …), or run(ddpm, x, seed=…, batch=…, …) with a diffusion model
+    run: Callable[..., torch.Tensor]  # run(x, …), run(pipe, x, …), or run(ddpm, x, seed=…, batch=…, …)
     numbers: tuple[str, ...] = ()  # arguments that may follow the name; annotated int or float
     check: Callable[..., None] = check_positive  # refuses bad numbers; called with those of the name
     also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
@@ -46,8 +52,13 @@ class Purifier(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """("ddpm",) for a purifier with a diffusion model, otherwise ()."""
-        return ("ddpm",) if "ddpm" in signature(self.run).parameters else ()
+        """Which of "ddpm" and "pipe" it takes, in this order, before x."""
+        return tuple(name for name in MODELS if name in signature(self.run).parameters)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it takes a seed, for the noise of a diffusion model."""
+        return "ddpm" in self.needs
 
 
 PURIFIERS: dict[str, Purifier] = {
@@ -68,6 +79,7 @@ PURIFIERS: dict[str, Purifier] = {
     ),
     "waifu2x": Purifier(waifu2x),
     "adversecleaner": Purifier(adversecleaner, ("iterations",), check_counts, quick={"iterations": 2}),
+    "autoencoder": Purifier(autoencoder),
 }
 
 
@@ -76,13 +88,14 @@ def purify(
     name: str,  # as in the module's docstring
     images: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
     *,
-    ddpm: DDPMPipeline | None = None,  # for the purifiers that need one
+    ddpm: DDPMPipeline | None = None,  # of these two only what the purifier needs is used
+    pipe: StableDiffusionPipeline | None = None,
     seed: int = 0,  # of their noise
     **options,  # the purifier's other arguments; they win over the name's numbers
 ) -> torch.Tensor:
     """Purify images as an abuser would: from an 8-bit file to an 8-bit file, of the same shape and device.
 
-    Raises ValueError for an unknown name, a missing ddpm, and values outside the purifier's ranges.
+    Raises ValueError for an unknown name, a missing model, and values outside the purifier's ranges.
 
     >>> purify("jpeg75", x)
     >>> purify("gridpure2x20", x, ddpm=ddpm, seed=1)
@@ -91,11 +104,12 @@ def purify(
     kind, numbers = parse_purifier(name)
     check_seed(seed)
     purifier, x = PURIFIERS[kind], quantise(check_image(images, "images"))
-    if not purifier.needs:
-        return as_file(purifier.run(x, **numbers | options), images)
-    if ddpm is None:
-        raise ValueError(f"purifier '{name}' needs a diffusion model; pass ddpm=load_ddpm()")
-    return as_file(purifier.run(ddpm, x, seed=seed, **numbers | options), images)
+    models = {key: {"ddpm": ddpm, "pipe": pipe}[key] for key in purifier.needs}
+    for key, model in models.items():
+        if model is None:
+            raise ValueError(f"purifier '{name}' needs {MODELS[key]}")
+    seeded = {"seed": seed} if purifier.seeded else {}
+    return as_file(purifier.run(*models.values(), x, **seeded, **numbers | options), images)
 
 
 def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:

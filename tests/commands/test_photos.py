@@ -57,6 +57,15 @@ def test_purifying_equals_the_library(run, photos, make_ddpm, name):
     assert torch.equal(load_image("out/me.png"), purify(name, x, ddpm=make_ddpm(), seed=3))
 
 
+def test_a_purifier_may_need_a_latent_model(run, photos, pipe):
+    (x,) = photos("me.png", h=20, w=17)
+    pipe.save_pretrained("sd")
+    words = ("purify", "me.png", "--purifier", "autoencoder", "--pipe", "sd")
+    assert run(*words)[::2] == (0, []) and not run.estimates
+    assert torch.equal(load_image("out/me.png"), purify("autoencoder", x, pipe=pipe))
+    assert "kept" in run(*words, "--seed", 3)[1][0]  # it draws nothing
+
+
 def test_small_photos_keep_their_size(run, pictures):
     for height, width in ((1, 1), (3, 20), (20, 3), (15, 16)):
         save_image(pictures(1, height, width)[0], f"{height}x{width}.png")

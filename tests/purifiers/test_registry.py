@@ -36,32 +36,33 @@ def test_entries_name_arguments_that_exist():
         assert set(purifier.numbers) <= set(takes), name
         assert set(purifier.quick) <= set(takes), name
         assert all(list(other) == list(takes) for other in along), name
-        assert purifier.needs == (("ddpm",) if "ddpm" in takes else ())
+        assert purifier.needs == tuple(takes)[: len(purifier.needs)]  # before x
+        assert set(purifier.needs) == {"ddpm", "pipe"} & set(takes)
 
 
 @pytest.mark.parametrize("name", needs_weights(PURIFIERS))
-def test_shape_range_eight_bits_and_determinism(tiny_ddpm, name):
+def test_shape_range_eight_bits_and_determinism(tiny_ddpm, pipe, name):
     x = torch.rand((2, 3, 19, 24), generator=torch.Generator().manual_seed(0))
-    quick = PURIFIERS[name].quick
+    quick = {"ddpm": tiny_ddpm, "pipe": pipe, **PURIFIERS[name].quick}
     random_state = torch.get_rng_state()
-    y = purify(name, x, ddpm=tiny_ddpm, seed=1, **quick)
+    y = purify(name, x, seed=1, **quick)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert y.shape == x.shape and y.dtype == x.dtype
     assert y.min() >= 0 and y.max() <= 1
     levels = y * 255
     assert (levels - levels.round()).abs().max() < 1e-4
-    assert torch.equal(y, purify(name, x, ddpm=tiny_ddpm, seed=1, **quick))
+    assert torch.equal(y, purify(name, x, seed=1, **quick))
     file = quantise(x)  # which is what is purified
-    assert torch.equal(y, purify(name, file, ddpm=tiny_ddpm, seed=1, **quick))
+    assert torch.equal(y, purify(name, file, seed=1, **quick))
     assert (name == "none") == torch.equal(y, quantise(x))
-    single = purify(name, x[0], ddpm=tiny_ddpm, seed=1, **quick)
+    single = purify(name, x[0], seed=1, **quick)
     assert single.shape == x[0].shape
     torch.testing.assert_close(single, y[0], atol=1.01 / 255, rtol=0)
-    other = purify(name, x, ddpm=tiny_ddpm, seed=2, **quick)
-    assert torch.equal(y, other) == (not PURIFIERS[name].needs)
-    assert not purify(name, x.clone().requires_grad_(), ddpm=tiny_ddpm, **quick).requires_grad
+    other = purify(name, x, seed=2, **quick)
+    assert torch.equal(y, other) == (not PURIFIERS[name].seeded)
+    assert not purify(name, x.clone().requires_grad_(), **quick).requires_grad
     with pytest.raises(ValueError, match="images must lie in"):
-        purify(name, x * 255, ddpm=tiny_ddpm)
+        purify(name, x * 255, **quick)
 
 
 def test_names_call_their_functions(tiny_ddpm, pictures):
@@ -116,7 +117,9 @@ def test_numbers_are_the_last_parameters(kind, numbers):
         ("resize2", r"'resize2': factor must be in \(0, 1\]"),
         ("diffpure0", "'diffpure0': t must be at least 1"),
         ("gridpure2x0", "'gridpure2x0': iterations must be at least 1"),
-        ("gridpure20", "needs a diffusion model"),
+        ("gridpure20", "needs a diffusion model; pass ddpm="),
+        ("autoencoder", "needs a latent model; pass pipe="),
+        ("autoencoder2", "takes no number"),
     ],
 )
 def test_bad_names(pictures, name, message):
