@@ -32,15 +32,13 @@ class PhotoWork:
         self,
         args: argparse.Namespace,
         needs: Sequence[str],  # "ddpm", "pipe"
-        functions: Sequence[Callable],  # that do the work: the first gets the photo
+        functions: Sequence[Callable],  # that do the work
         device: str,
         silent: bool | None,  # as tqdm's `disable`
     ):
         self.args, self.silent, self.models = args, silent, {}
         # Where another version has other defaults, its photos are made again.
         self.settings = {"keep_metadata": args.keep_metadata, "defaults": defaults(*functions)}
-        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
-        self.batch = {"batch": "auto"} if "batch" in signature(functions[0]).parameters else {}
         self.settings |= {"grey": True} if args.grey else {}  # without it old results stay as they are
         for name in needs:
             load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
@@ -84,6 +82,11 @@ class PhotoWork:
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
         """What else there is to say."""
         return []
+
+
+def batch_of(function: Callable) -> dict[str, str]:
+    """The option that fits tiles into memory. It isn't a setting of a result: it changes last bits alone."""
+    return {"batch": "auto"} if "batch" in signature(function).parameters else {}
 
 
 @contextmanager

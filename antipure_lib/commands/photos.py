@@ -33,7 +33,7 @@ def add_command(subparsers: Any) -> None:
 
     summary = "purify photos as somebody would who wants to learn from them"
     add = _add_parser(subparsers, "purify", "Washer", summary)
-    add("--purifier", default="gridpure20", metavar="NAME", help="such as jpeg75, diffpure100, gridpure2x20")
+    add("--purifier", default="gridpure20", metavar="NAME", help="such as gridpure2x20, jpeg75+resize0.5")
 
 
 def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callable:

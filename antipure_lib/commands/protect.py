@@ -11,7 +11,7 @@ from ..photos.photo import Photo
 from ..protections.registry import PROTECTIONS, protect_steps, protection_plan
 from ..purifiers.filters import kept_by_jpeg
 from ..runtime.memory import MemoryPlan
-from .one_photo import PhotoWork
+from .one_photo import PhotoWork, batch_of
 
 
 class Protector(PhotoWork):
@@ -46,7 +46,8 @@ class Protector(PhotoWork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Protect an image of at least a tile."""
-        states = protect_steps(self.args.method, x, **self.models, **self.chosen, **self.batch)
+        batch = batch_of(PROTECTIONS[self.args.method].steps)
+        states = protect_steps(self.args.method, x, **self.models, **self.chosen, **batch)
         x_adv = self.last(states, "step", self.chosen["steps"]).x_adv
         return quantise_within(x_adv.to(x).view_as(x), x, self.eta)
 

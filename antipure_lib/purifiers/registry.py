@@ -2,6 +2,8 @@
 
 A name may end in numbers, with an `x` between them. They are the last of the purifier's `numbers`: jpeg75 is
 quality 75, gridpure20 is 20 iterations, gridpure2x20 is 2 rounds of 20.
+Names joined by `+` run one after the other, as jpeg75+resize0.5 does; the k-th part after the first has the
+seed + k.
 To add a purifier, write a function and enter it. Commands, the panel and the benchmark read the entry:
 
 >>> import torch
@@ -61,6 +63,15 @@ class Purifier(NamedTuple):
         return "ddpm" in self.needs
 
 
+class Part(NamedTuple):
+    """One purifier of a name such as jpeg75+gridpure20."""
+
+    name: str  # "gridpure20"
+    kind: str  # "gridpure", a name in PURIFIERS
+    numbers: dict[str, int | float]  # {"iterations": 20}
+    seed: int  # of its noise
+
+
 PURIFIERS: dict[str, Purifier] = {
     "none": Purifier(lambda x: x),  # for comparison
     "jpeg": Purifier(jpeg, ("quality",), check_quality),
@@ -91,33 +102,47 @@ def purify(
     ddpm: DDPMPipeline | None = None,  # of these two only what the purifier needs is used
     pipe: StableDiffusionPipeline | None = None,
     seed: int = 0,  # of their noise
-    **options,  # the purifier's other arguments; they win over the name's numbers
+    **options,  # the purifier's other arguments, if it is one; they win over the name's numbers
 ) -> torch.Tensor:
     """Purify images as an abuser would: from an 8-bit file to an 8-bit file, of the same shape and device.
 
-    Raises ValueError for an unknown name, a missing model, and values outside the purifier's ranges.
+    Raises ValueError for an unknown name, a missing model, values outside the purifier's ranges, and options
+    with a name of several parts.
 
-    >>> purify("jpeg75", x)
+    >>> purify("jpeg75+resize0.5", x)
     >>> purify("gridpure2x20", x, ddpm=ddpm, seed=1)
     >>> purify("gridpure", x, ddpm=ddpm, rounds=2, iterations=20, seed=1)  # the same
     """
-    kind, numbers = parse_purifier(name)
-    check_seed(seed)
-    purifier, x = PURIFIERS[kind], quantise(check_image(images, "images"))
-    models = {key: {"ddpm": ddpm, "pipe": pipe}[key] for key in purifier.needs}
-    for key, model in models.items():
-        if model is None:
-            raise ValueError(f"purifier '{name}' needs {MODELS[key]}")
-    seeded = {"seed": seed} if purifier.seeded else {}
-    return as_file(purifier.run(*models.values(), x, **seeded, **numbers | options), images)
+    parts, models = parts_of(name, seed), {"ddpm": ddpm, "pipe": pipe}
+    for part in parts:
+        for key in PURIFIERS[part.kind].needs:
+            if models[key] is None:
+                raise ValueError(f"purifier '{part.name}' needs {MODELS[key]}")
+    if options and len(parts) > 1:
+        raise ValueError(f"{', '.join(options)}: '{name}' has several parts; call purify for each of them")
+    x = quantise(check_image(images, "images"))
+    for part in parts:
+        purifier = PURIFIERS[part.kind]
+        needed = [models[key] for key in purifier.needs]
+        seeded = {"seed": part.seed} if purifier.seeded else {}
+        x = as_file(purifier.run(*needed, x, **seeded, **part.numbers | options), x)
+    return x.view_as(images)
+
+
+def parts_of(name: str, seed: int = 0) -> list[Part]:
+    """A name's purifiers, in order: "jpeg75+gridpure20" has two. The k-th after the first has the seed + k.
+
+    Raises ValueError as `parse_purifier`, and for another seed than 0 … 2⁶³−1.
+    """
+    seed, names = check_seed(seed), check_text(name, "name", "gridpure2x20").split("+")
+    return [Part(part, *parse_purifier(part), (seed + k) % 2**63) for k, part in enumerate(names)]
 
 
 def parse_purifier(name: str) -> tuple[str, dict[str, int | float]]:
-    """A purifier's name and its numbers: "gridpure2x20" → ("gridpure", {"rounds": 2, "iterations": 20}).
+    """One purifier's name and its numbers: "gridpure2x20" → ("gridpure", {"rounds": 2, "iterations": 20}).
 
     Raises ValueError for a name that isn't in `PURIFIERS`, and for numbers that its purifier doesn't take.
     """
-    check_text(name, "name", "gridpure2x20")
     longest_first = "|".join(re.escape(known) for known in sorted(PURIFIERS, key=len, reverse=True))
     match = re.fullmatch(rf"({longest_first})([\d.]+(?:x[\d.]+)*)?", name)
     if not match:

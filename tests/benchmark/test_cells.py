@@ -126,6 +126,23 @@ def test_a_cell_may_purify_with_the_latent_model(world):
     assert torch.equal(found, purify("autoencoder", x, pipe=world.pipe)) and not torch.equal(found, x)
 
 
+def test_a_cell_may_have_several_purifiers_and_shares_their_first(world, monkeypatch):
+    cell, x, calls = Cell("none", "jpeg60+diffpure2", "lora", "p03", 2), load_faces("p03", "B"), []
+
+    def noted(name, *args, **options):
+        calls.append(name)
+        return purify(name, *args, **options)
+
+    monkeypatch.setattr(stages, "purify", noted)
+    first = purified_photos(cell._replace(purify="jpeg60"), x, world)
+    found = purified_photos(cell, x, world)
+    seed = int(digest(2, "purify")[:8], 16) + 1
+    assert torch.equal(found, purify("diffpure2", first, ddpm=world.ddpm, seed=seed))
+    assert calls == ["jpeg60", "diffpure2"]
+    hashes = [stages.setup(cell._replace(purify=name), world) for name in ("jpeg60+diffpure2", "jpeg60")]
+    assert len(set(hashes)) == 2
+
+
 def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures, monkeypatch):
     world = World(tiny_ddpm, tiny_ddpm, judge=None, cache=tmp_path, weights={"ddpm": "d", "pipe": "p"})
     x, cell = pictures(n=1), Cell("none", "gridpure2x10", "lora", "p01", 3)

