@@ -14,7 +14,7 @@ from antipure_lib.__main__ import main
 PROTECT = [
     (["--method", "magic"], "--method: unknown protection 'magic'; the known ones are none, random"),
     (["--method", "none"], "--method none would only copy the photos; name a protection"),
-    (["--method", "aspl"], "other photos of the person.*use random, pixel-ddpm, pfg, etg, antipure.*set_a="),
+    (["--method", "aspl"], "other photos of the person.*use random, random-grey, .*, etg, antipure.*set_a="),
     (["--fast", "--method", "random"], "--fast is for --method antipure and workflow, not random"),
     (["--eta", "0.5"], r"--eta must be 1 … 255 \(steps of 1/255\), got 0.5"),
     (["--eta", "16/255"], "--eta must be a number, 1 … 255 .*, got '16/255'"),
