@@ -44,6 +44,7 @@ from .core.images import (
 from .protections.advdm import advdm_steps as advdm_steps
 from .protections.anti_dreambooth import aspl_steps as aspl_steps, fsmg_steps as fsmg_steps
 from .protections.controls import random_steps as random_steps
+from .protections.diagnose import diagnose as diagnose
 from .protections.end_to_end import end_to_end_loss as end_to_end_loss, end_to_end_steps as end_to_end_steps
 from .protections.mist import checkerboard as checkerboard, mist_steps as mist_steps
 from .protections.photoguard import photoguard_steps as photoguard_steps

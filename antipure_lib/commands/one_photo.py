@@ -57,8 +57,8 @@ class PhotoWork:
         size = max(height, self.side), max(width, self.side)
         return self.memory(*size) if "ddpm" in self.models else None
 
-    def __call__(self, photo: Photo, path: Path) -> str:
-        """Write the result, whole or not at all, and return what there is to say about it."""
+    def check(self, photo: Photo) -> None:
+        """Raises ValueError for a photo that there isn't enough memory for."""
         height, width = photo.x.shape[-2:]
         plan = self.plan(height, width)
         if plan and not plan.fits:
@@ -67,6 +67,10 @@ class PhotoWork:
                 f"{width}×{height} pixels need about {needed:.1f} GB next to the model, and {free:.1f} GB "
                 "are free; make the photo smaller, or cut out the part that matters"
             )
+
+    def __call__(self, photo: Photo, path: Path) -> str:
+        """Write the result, whole or not at all, and return what there is to say about it."""
+        self.check(photo)
         said = ["grey, as the photo is"] if photo.grey else ["made grey"] if self.args.grey else []
         photo = made_grey(photo) if self.args.grey else photo
         x = at_least(self.side, photo.x, self.run)
