@@ -44,6 +44,7 @@ from .core.images import (
 from .protections.advdm import advdm_steps as advdm_steps
 from .protections.anti_dreambooth import aspl_steps as aspl_steps, fsmg_steps as fsmg_steps
 from .protections.controls import random_steps as random_steps
+from .protections.diagnose import diagnose as diagnose
 from .protections.end_to_end import end_to_end_loss as end_to_end_loss, end_to_end_steps as end_to_end_steps
 from .protections.mist import checkerboard as checkerboard, mist_steps as mist_steps
 from .protections.photoguard import photoguard_steps as photoguard_steps
@@ -55,7 +56,10 @@ from .protections.registry import (
 from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps as simac_steps
 
 # purifiers: what an abuser does first
+from .purifiers.adversecleaner import adversecleaner as adversecleaner
+from .purifiers.autoencoder import autoencoder as autoencoder
 from .purifiers.chain import purify_chain as purify_chain, respaced as respaced
+from .purifiers.degrid import degrid as degrid
 from .purifiers.diffpure import diffpure as diffpure
 from .purifiers.gridpure import gridpure as gridpure, gridpure_steps as gridpure_steps
 from .purifiers.filters import (
@@ -68,7 +72,11 @@ from .purifiers.freqpure import (
     freqpure_steps as freqpure_steps,
     keep_low_frequencies as keep_low_frequencies,
 )
-from .purifiers.registry import PURIFIERS as PURIFIERS, purify as purify
+from .purifiers.registry import (
+    PURIFIERS as PURIFIERS,
+    purify as purify,
+    purify_copies as purify_copies,
+)
 from .purifiers.waifu2x import waifu2x as waifu2x
 
 # customization: what an abuser does then

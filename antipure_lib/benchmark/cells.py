@@ -21,7 +21,7 @@ from ..judges.frechet import frechet
 from ..judges.perturbation import survival
 from ..models.embedded import identities, load_faces
 from ..protections.registry import PROTECTIONS, protect
-from ..purifiers.registry import PURIFIERS, parse_purifier, purify
+from ..purifiers.registry import PURIFIERS, Part, parts_of, purify
 from ..runtime.checks import check_seed
 from ..runtime.devices import pick_dtype
 from ..runtime.digests import defaults, digest
@@ -65,7 +65,7 @@ def check_cells(cells: Iterable[Cell]) -> None:
     """Raises ValueError for an unknown name, and for a seed outside 0 … 2⁶³−1."""
     known = {"protect": PROTECTIONS, "customize": CUSTOMIZERS, "identity": identities()}
     for cell in cells:
-        parse_purifier(cell.purify)
+        parts_of(cell.purify)
         check_seed(cell.seed)
         for column, names in known.items():
             if (name := getattr(cell, column)) not in names:
@@ -108,11 +108,12 @@ def judged(generated: torch.Tensor, person: Person, judge: Judge) -> dict[str, f
 
 def setup(cell: Cell, world: World) -> str:
     """Hashes with "-" between them: of what a table's rows share, and of protection, purifier, customizer."""
-    protection, purifier = PROTECTIONS[cell.protect], PURIFIERS[parse_purifier(cell.purify)[0]]
+    protection = PROTECTIONS[cell.protect]
+    purifiers = [PURIFIERS[part.kind] for part in parts_of(cell.purify)]
     parts = (
         (world.samples, world.learning, *world.weights.values(), *_machine(world), defaults(generate)),
         (dict(world.options.get(cell.protect, {})), defaults(protection.steps, *protection.also)),
-        (defaults(purifier.run, *purifier.also),),
+        tuple(defaults(purifier.run, *purifier.also) for purifier in purifiers),
         (defaults(CUSTOMIZERS[cell.customize].steps),),
     )
     return "-".join(digest(*part)[:8] for part in parts)
@@ -132,24 +133,31 @@ def protected_photos(cell: Cell, person: Person, world: World) -> torch.Tensor:
 
 
 def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:
-    """Photos after the cell's purifier, N×3×H×W in [0, 1]."""
-    kind, numbers = parse_purifier(cell.purify)
-    record, seed = PURIFIERS[kind], _seed(cell, "purify")
-    made_from = ("purify", kind, photos, defaults(record.run, *record.also))
+    """Photos after the cell's purifiers, N×3×H×W in [0, 1]."""
+    for part in parts_of(cell.purify, _seed(cell, "purify")):
+        photos = _purified(part, photos, world)
+    return photos
+
+
+def _purified(part: Part, photos: torch.Tensor, world: World) -> torch.Tensor:
+    record = PURIFIERS[part.kind]
+    made_from = ("purify", part.kind, photos, defaults(record.run, *record.also))
     if record.needs:
-        made_from += (seed, world.weights["ddpm"], *_machine(world))
+        made_from += (part.seed, *(world.weights[name] for name in record.needs), *_machine(world))
     if record.along and "iterations" in record.numbers:
-        return _purified_along(record, numbers, photos, seed, made_from, world)
-    made_from += (numbers,)
-    return kept(world.cache, made_from, lambda: purify(cell.purify, photos, ddpm=world.ddpm, seed=seed))[0]
+        return _purified_along(part, photos, made_from, world)
+    options = dict(ddpm=world.ddpm, pipe=world.pipe, seed=part.seed)
+    return kept(world.cache, (*made_from, part.numbers), lambda: purify(part.name, photos, **options))[0]
 
 
-def _purified_along(record, numbers, photos, seed, made_from, world) -> torch.Tensor:
+def _purified_along(part: Part, photos: torch.Tensor, made_from: tuple, world: World) -> torch.Tensor:
     """The picture after all iterations, whatever rounds they are in. On the way every tenth is kept."""
-    numbers = {name: signature(record.run).parameters[name].default for name in record.numbers} | numbers
+    record = PURIFIERS[part.kind]
+    numbers = {name: signature(record.run).parameters[name].default for name in record.numbers} | part.numbers
     others = dict(numbers)
     total = others.pop("iterations") * others.pop("rounds", 1)
-    models, seeded = ((world.ddpm,), {"seed": seed}) if record.needs else ((), {})
+    models = [getattr(world, key) for key in record.needs]
+    seeded = {"seed": part.seed} if record.seeded else {}
 
     def after(iterations, make):
         return kept(world.cache, (*made_from, others, iterations), make)[0]

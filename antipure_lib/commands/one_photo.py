@@ -32,15 +32,13 @@ class PhotoWork:
         self,
         args: argparse.Namespace,
         needs: Sequence[str],  # "ddpm", "pipe"
-        functions: Sequence[Callable],  # that do the work: the first gets the photo
+        functions: Sequence[Callable],  # that do the work
         device: str,
         silent: bool | None,  # as tqdm's `disable`
     ):
         self.args, self.silent, self.models = args, silent, {}
         # Where another version has other defaults, its photos are made again.
         self.settings = {"keep_metadata": args.keep_metadata, "defaults": defaults(*functions)}
-        # Not a setting: how many tiles go through the model at a time changes the last bits alone.
-        self.batch = {"batch": "auto"} if "batch" in signature(functions[0]).parameters else {}
         self.settings |= {"grey": True} if args.grey else {}  # without it old results stay as they are
         for name in needs:
             load, parts, options = load_stable_diffusion, ("vae", "unet", "text_encoder"), {}
@@ -59,8 +57,8 @@ class PhotoWork:
         size = max(height, self.side), max(width, self.side)
         return self.memory(*size) if "ddpm" in self.models else None
 
-    def __call__(self, photo: Photo, path: Path) -> str:
-        """Write the result, whole or not at all, and return what there is to say about it."""
+    def check(self, photo: Photo) -> None:
+        """Raises ValueError for a photo that there isn't enough memory for."""
         height, width = photo.x.shape[-2:]
         plan = self.plan(height, width)
         if plan and not plan.fits:
@@ -69,6 +67,10 @@ class PhotoWork:
                 f"{width}×{height} pixels need about {needed:.1f} GB next to the model, and {free:.1f} GB "
                 "are free; make the photo smaller, or cut out the part that matters"
             )
+
+    def __call__(self, photo: Photo, path: Path) -> str:
+        """Write the result, whole or not at all, and return what there is to say about it."""
+        self.check(photo)
         said = ["grey, as the photo is"] if photo.grey else ["made grey"] if self.args.grey else []
         photo = made_grey(photo) if self.args.grey else photo
         x = at_least(self.side, photo.x, self.run)
@@ -84,6 +86,11 @@ class PhotoWork:
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
         """What else there is to say."""
         return []
+
+
+def batch_of(function: Callable) -> dict[str, str]:
+    """The option that fits tiles into memory. It isn't a setting of a result: it changes last bits alone."""
+    return {"batch": "auto"} if "batch" in signature(function).parameters else {}
 
 
 @contextmanager

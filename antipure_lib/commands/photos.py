@@ -29,13 +29,13 @@ def add_command(subparsers: Any) -> None:
     add("--steps", type=COUNT, metavar="N", help="of PGD, default: 100, with --fast 10")
     fast = "ten long steps, for antipure and workflow: nearly as much survives, in a tenth of the time"
     add("--fast", action="store_true", help=fast)
-    pipe = "latent model of methods that need one, default: nano"
-    add("--pipe", default="nano", metavar="MODEL", help=pipe)
+    diagnose = "print what is wrong with the protection, and what helps; it writes no file and needs no --out"
+    add("--diagnose", action="store_true", help=diagnose)
     add("--jpeg", action="store_true", help="write JPEG, and say how much of the protection it destroys")
 
     summary = "purify photos as somebody would who wants to learn from them"
     add = _add_parser(subparsers, "purify", "Washer", summary)
-    add("--purifier", default="gridpure20", metavar="NAME", help="such as jpeg75, diffpure100, gridpure2x20")
+    add("--purifier", default="gridpure20", metavar="NAME", help="such as gridpure2x20, jpeg75+resize0.5")
 
 
 def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callable:
@@ -44,12 +44,14 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
     def load(attribute: str) -> Any:
         return getattr(import_module(f".{name}", __package__), attribute)
 
-    defaults = dict(run=_run, name=name, load=lambda: load(worker), jpeg=False)
+    defaults = dict(run=_run, name=name, load=lambda: load(worker), jpeg=False, diagnose=False)
     add = add_parser(subparsers, name, summary, ABOUT, lambda: load("names")(), **defaults)
     add("photos", nargs="+", type=path, metavar="PHOTO", help="picture files, one or many")
-    add("--out", required=True, type=path, metavar="DIR", help="folder of the results, made if need be")
+    add("--out", type=path, metavar="DIR", help="folder of the results, made if need be; must be given")
     add("--seed", default=0, type=SEED, metavar="N", help="default: %(default)s")
     add("--ddpm", default="nano", metavar="MODEL", help="purifier's model, default: nano")
+    pipe = "latent model of methods and purifiers that need one, default: nano"
+    add("--pipe", default="nano", metavar="MODEL", help=pipe)
     add("--download", action="store_true", help="fetch a model that isn't on this machine; default: never")
     add("--precision", choices=PRECISIONS, help="of the purifier's model, default: the device's fastest")
     add("--grey", action="store_true", help="make the photos grey first; grey ones stay grey without it")
@@ -59,6 +61,12 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.diagnose:
+        from .diagnose import run
+
+        return run(args)
+    if args.out is None:
+        raise ValueError(f"--out is missing; see python -m antipure_lib {args.name} --help")
     from accelerate.utils import gather_object
     from tqdm import tqdm
 

@@ -1,17 +1,19 @@
 """What `protect` does to one photo, and the settings that the result depends on."""
 
 import argparse
-from pathlib import Path
+from inspect import signature
 
 import torch
 
 from ..core.images import quantise_within
-from ..core.pgd import fast
-from ..photos.photo import Photo
+from ..core.pgd import PGDState, fast
+from ..core.tiles import at_least
+from ..photos.photo import Photo, made_grey
+from ..protections.diagnose import Flag, diagnose
 from ..protections.registry import PROTECTIONS, protect_steps, protection_plan
 from ..purifiers.filters import kept_by_jpeg
 from ..runtime.memory import MemoryPlan
-from .one_photo import PhotoWork
+from .one_photo import PhotoWork, batch_of
 
 
 class Protector(PhotoWork):
@@ -30,8 +32,8 @@ class Protector(PhotoWork):
         """What a photo of at least a tile takes."""
         return protection_plan(self.args.method, self.models["ddpm"], (1, height, width))
 
-    def __call__(self, photo: Photo, path: Path) -> str:
-        """As `PhotoWork`, if the method and the format can take the photo."""
+    def check(self, photo: Photo) -> None:
+        """As `PhotoWork`, and for a photo that the method or the format can't take."""
         height, width = photo.x.shape[-2:]
         if "pipe" in self.models:
             side = self.models["pipe"].unet.config.sample_size * self.models["pipe"].vae_scale_factor
@@ -42,13 +44,30 @@ class Protector(PhotoWork):
                 )
         if self.args.jpeg and photo.alpha is not None:
             raise ValueError("JPEG can't hold the photo's transparency; leave --jpeg out")
-        return super().__call__(photo, path)
+        super().check(photo)
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Protect an image of at least a tile."""
-        states = protect_steps(self.args.method, x, **self.models, **self.chosen, **self.batch)
-        x_adv = self.last(states, "step", self.chosen["steps"]).x_adv
-        return quantise_within(x_adv.to(x).view_as(x), x, self.eta)
+        return quantise_within(self._last_state(x).x_adv.to(x).view_as(x), x, self.eta)
+
+    def _last_state(self, x: torch.Tensor) -> PGDState:
+        batch = batch_of(PROTECTIONS[self.args.method].steps)
+        states = protect_steps(self.args.method, x, **self.models, **self.chosen, **batch)
+        return self.last(states, "step", self.chosen["steps"])
+
+    def diagnosed(self, photo: Photo) -> list[Flag]:
+        """Protect a photo, write nothing, and return the flags of `diagnose`."""
+        self.check(photo)
+        flags, known = [], signature(PROTECTIONS[self.args.method].steps).parameters
+        defaults = {name: known[name].default for name in ("momentum",) if name in known}
+        momentum = (defaults | self.chosen).get("momentum", 0.0)
+
+        def look(x: torch.Tensor) -> torch.Tensor:
+            flags.extend(diagnose(self._last_state(x), x, self.eta, momentum, self.args.seed))
+            return x
+
+        at_least(self.side, (made_grey(photo) if self.args.grey else photo).x, look)
+        return flags
 
     def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
         """The price of a JPEG."""

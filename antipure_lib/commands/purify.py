@@ -6,23 +6,25 @@ import torch
 
 from ..core.images import as_file
 from ..core.tiles import tile_count
-from ..purifiers.registry import PURIFIERS, parse_purifier, purify
+from ..purifiers.registry import MODELS, PURIFIERS, Part, parts_of, purify
 from ..runtime.memory import MemoryPlan, memory_plan
-from .one_photo import PhotoWork
+from .one_photo import PhotoWork, batch_of
 
 
 class Washer(PhotoWork):
     """Purifies photos, one per call."""
 
     def __init__(self, args: argparse.Namespace, device: str, silent: bool | None):
-        kind, self.numbers = parse_purifier(args.purifier)
-        self.purifier = found = PURIFIERS[kind]
-        super().__init__(args, found.needs, (found.run, *found.also), device, silent)
+        self.parts = parts_of(args.purifier, args.seed)
+        found = [PURIFIERS[part.kind] for part in self.parts]
+        needs = [key for key in MODELS if any(key in purifier.needs for purifier in found)]
+        functions = [function for purifier in found for function in (purifier.run, *purifier.also)]
+        super().__init__(args, needs, functions, device, silent)
         self.settings["purifier"] = args.purifier
-        if self.models:
+        if "ddpm" in needs:
             self.settings["seed"] = args.seed
             levels = len(self.models["ddpm"].scheduler.alphas_cumprod)
-            if self.numbers.get("t", 1) > levels:
+            if max(part.numbers.get("t", 1) for part in self.parts) > levels:
                 raise ValueError(f"--purifier {args.purifier}: t must be 1 … {levels}, the model's steps")
 
     def memory(self, height: int, width: int) -> MemoryPlan:
@@ -31,10 +33,17 @@ class Washer(PhotoWork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Purify one image of at least a tile."""
-        options = self.models | self.batch | ({"seed": self.args.seed} if self.models else {})
-        if not self.purifier.along:
-            return purify(self.args.purifier, x, **options)
-        states = self.purifier.along(x=x, **options, **self.numbers)
+        for part in self.parts:
+            x = self._purified(part, x)
+        return x
+
+    def _purified(self, part: Part, x: torch.Tensor) -> torch.Tensor:
+        purifier = PURIFIERS[part.kind]
+        options = {key: self.models[key] for key in purifier.needs} | batch_of(purifier.run)
+        options |= {"seed": part.seed} if purifier.seeded else {}
+        if not purifier.along:
+            return purify(part.name, x, **options)
+        states = purifier.along(x=x, **options, **part.numbers)
         return as_file(self.last(states, "iteration").x, x)
 
 
@@ -42,4 +51,5 @@ def names() -> str:
     """The help's last paragraph."""
     kinds = PURIFIERS.items()
     named = [f"{name} ({' x '.join(kind.numbers)})" if kind.numbers else name for name, kind in kinds]
-    return f"Purifiers, and the numbers that may follow the name: {', '.join(named)}."
+    told = f"Purifiers, and the numbers that may follow the name: {', '.join(named)}."
+    return f"{told} Several are joined by +, such as jpeg75+resize0.5."

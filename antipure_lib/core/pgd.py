@@ -21,6 +21,7 @@ from ..runtime.checks import (
 )
 from .images import check_image
 
+Objective = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Generator], torch.Tensor | dict[str, torch.Tensor]]
 
 
@@ -31,6 +32,7 @@ class PGDState(NamedTuple):
     x_adv: torch.Tensor  # N×3×H×W in [0, 1], after this step; never changed later
     losses: dict[str, torch.Tensor]  # (N,) per term, where this step's gradient was taken: before the step
     grad_sizes: dict[str, torch.Tensor]  # (N,) mean |∂term/∂x|, as last measured; {"sum": …} of a plain sum
+    objective: Objective | None = None  # what this step climbed: (x_adv, generator) → (N,), differentiable
 
 
 def once(run: Callable[[], object], generator: torch.Generator) -> object:
@@ -92,7 +94,8 @@ def pgd(
             finite = finite & length.flatten().isfinite()
             direction = momentum * direction + gradient / length
             x_adv = (x_adv + size * direction.sign()).clamp(low, high)
-            yield PGDState(step, x_adv, losses, grad_sizes)
+            objective = _objective(loss, weights, grad_sizes if balance == "equal" else {})
+            yield PGDState(step, x_adv, losses, grad_sizes, objective)
         check_gradients(finite)
 
     return ascent()
@@ -157,8 +160,7 @@ def _gradient(loss, x_adv, generator, balance, weights, known):
     @torch.enable_grad()
     def take():
         leaf = x_adv.detach().requires_grad_()
-        terms = loss(leaf, generator)
-        terms = terms if isinstance(terms, dict) else {"loss": terms}
+        terms = _terms(loss, leaf, generator)
         factor = _weights(terms, weights, len(leaf))
         losses = {name: term.detach() for name, term in terms.items()}
         if len(terms) == 1 or (balance == "equal" and known is None):
@@ -176,6 +178,24 @@ def _gradient(loss, x_adv, generator, balance, weights, known):
         return losses, direction, known if balance == "equal" else {"sum": _mean(direction) / scale}
 
     return take
+
+
+def _objective(loss, weights, sizes):
+    """Σ w·term, or Σ w·term/size with the sizes by which "equal" divides the terms."""
+
+    def objective(x_adv, generator):
+        terms = _terms(loss, x_adv, generator)
+        factor = _weights(terms, weights, len(x_adv))
+        for name, size in sizes.items():
+            factor[name] = (factor[name] / size).where(size > 0, 0)
+        return sum(factor[name] * term for name, term in terms.items())
+
+    return objective
+
+
+def _terms(loss, x_adv, generator):
+    terms = loss(x_adv, generator)
+    return terms if isinstance(terms, dict) else {"loss": terms}
 
 
 def _weights(terms, weights, n):

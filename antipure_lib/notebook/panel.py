@@ -16,7 +16,7 @@ from ..core.pgd import fast
 from ..photos.pictures import load_image
 from ..purifiers.registry import PURIFIERS, purify
 from ..runtime.checks import check_count, check_counts, check_seed
-from ..runtime.pipelines import DDPMPipeline
+from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .show import amplify
 
 
@@ -27,11 +27,13 @@ def photo_panel(
     steps: int = 10,  # of AntiPure, each a quarter of the budget
     size: int = 128,  # an uploaded photo is cut to a square around its middle and scaled to this side
     seed: int = 0,
+    pipe: "StableDiffusionPipeline | None" = None,  # for the purifiers that need a latent model
 ):
     """A panel that protects `photo` or an uploaded one, purifies the result, and offers it as a PNG.
 
     photo: 3×H×W in [0, 1], at least as large as the model's images. Nothing is computed before the first
-    click or change. A new purifier only purifies again. The panel reports errors. Returns the widget.
+    click or change. A new purifier only purifies again. Without a `pipe`, purifiers that need one aren't
+    offered. The panel reports errors. Returns the widget.
     Raises ValueError for numbers outside their range.
     """
     import ipywidgets as w
@@ -42,7 +44,9 @@ def photo_panel(
 
     upload = w.FileUpload(accept="image/*", multiple=False, description="Your photo")
     budget = w.IntSlider(eta, 1, 16, description="η in 1/255", continuous_update=False)
-    purifier = w.Dropdown(options=[name for name in PURIFIERS if name != "none"], description="purifier")
+    models = {"ddpm": ddpm} | ({} if pipe is None else {"pipe": pipe})
+    offered = [name for name, p in PURIFIERS.items() if name != "none" and models.keys() >= set(p.needs)]
+    purifier = w.Dropdown(options=offered, description="purifier")
     button = w.Button(description="Protect", button_style="primary")
     status, link = w.HTML("Press <b>Protect</b>, or upload a photo first."), w.HTML()
     pictures, shown, now = w.HBox(), _errors_in(status), {"photo": photo, "protected": None}
@@ -67,7 +71,7 @@ def photo_panel(
         if protected is None:
             return
         status.value = f"purifying with {purifier.value}"
-        washed = purify(purifier.value, protected, ddpm=ddpm, seed=seed)
+        washed = purify(purifier.value, protected, seed=seed, **models)
         factor = round(0.5 * 255 / budget.value)
         change = {f"change × {factor}": amplify(protected, clean, factor)}
         show({"photo": clean, "protected": protected} | change | {"protected, purified": washed})

@@ -31,7 +31,7 @@ from ..runtime.memory import MemoryPlan, memory_plan
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .advdm import advdm_steps
 from .anti_dreambooth import Surrogate, aspl_steps, fsmg_steps
-from .controls import none_steps, random_steps
+from .controls import none_steps, random_grey_steps, random_lowpass_steps, random_steps
 from .end_to_end import end_to_end_images, end_to_end_steps
 from .mist import mist_steps
 from .photoguard import photoguard_steps
@@ -70,6 +70,8 @@ _LEARNING = {"surrogate_steps": 1, "prior_weight": 0}
 PROTECTIONS: dict[str, Protection] = {
     "none": Protection(none_steps),
     "random": Protection(random_steps),
+    "random-grey": Protection(random_grey_steps),
+    "random-lowpass": Protection(random_lowpass_steps),
     "advdm": Protection(advdm_steps),
     "photoguard": Protection(photoguard_steps),
     "mist": Protection(mist_steps),

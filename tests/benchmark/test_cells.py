@@ -28,7 +28,7 @@ from antipure_lib.models.embedded import load_faces
 from antipure_lib.protections.registry import PROTECTIONS, Protection
 from antipure_lib.purifiers.diffpure import PurifyState
 from antipure_lib.purifiers.gridpure import gridpure
-from antipure_lib.purifiers.registry import PURIFIERS, Purifier
+from antipure_lib.purifiers.registry import PURIFIERS, Purifier, purify
 from antipure_lib.runtime.digests import defaults, digest, weights_digest
 
 SMALL = dict(eta=16 / 255, steps=2, samples=1, learning=2)
@@ -118,6 +118,29 @@ def test_purified_pictures_depend_on_content_and_not_on_its_name(world, monkeypa
     again = purified_photos(Cell("random", "jpeg50", "dreambooth", "p03", 1), x.clone(), world)
     purified_photos(Cell("none", "jpeg50", "lora", "p03", 0), 1 - x, world)
     assert torch.equal(first, again) and len(calls) == 2
+
+
+def test_a_cell_may_purify_with_the_latent_model(world):
+    x = load_faces("p03", "B")
+    found = purified_photos(Cell("none", "autoencoder", "lora", "p03", 0), x, world)
+    assert torch.equal(found, purify("autoencoder", x, pipe=world.pipe)) and not torch.equal(found, x)
+
+
+def test_a_cell_may_have_several_purifiers_and_shares_their_first(world, monkeypatch):
+    cell, x, calls = Cell("none", "jpeg60+diffpure2", "lora", "p03", 2), load_faces("p03", "B"), []
+
+    def noted(name, *args, **options):
+        calls.append(name)
+        return purify(name, *args, **options)
+
+    monkeypatch.setattr(stages, "purify", noted)
+    first = purified_photos(cell._replace(purify="jpeg60"), x, world)
+    found = purified_photos(cell, x, world)
+    seed = int(digest(2, "purify")[:8], 16) + 1
+    assert torch.equal(found, purify("diffpure2", first, ddpm=world.ddpm, seed=seed))
+    assert calls == ["jpeg60", "diffpure2"]
+    hashes = [stages.setup(cell._replace(purify=name), world) for name in ("jpeg60+diffpure2", "jpeg60")]
+    assert len(set(hashes)) == 2
 
 
 def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures, monkeypatch):

@@ -14,7 +14,7 @@ from antipure_lib.__main__ import main
 PROTECT = [
     (["--method", "magic"], "--method: unknown protection 'magic'; the known ones are none, random"),
     (["--method", "none"], "--method none would only copy the photos; name a protection"),
-    (["--method", "aspl"], "other photos of the person.*use random, pixel-ddpm, pfg, etg, antipure.*set_a="),
+    (["--method", "aspl"], "other photos of the person.*use random, random-grey, .*, etg, antipure.*set_a="),
     (["--fast", "--method", "random"], "--fast is for --method antipure and workflow, not random"),
     (["--eta", "0.5"], r"--eta must be 1 … 255 \(steps of 1/255\), got 0.5"),
     (["--eta", "16/255"], "--eta must be a number, 1 … 255 .*, got '16/255'"),
@@ -41,6 +41,7 @@ BENCHMARK = [
     (["--protect", "magic"], "protect: unknown 'magic'; the known ones are none, random"),
     (["--purify", "jpeg75x3"], "purifier 'jpeg75x3': 'jpeg' takes quality"),
     (["--purify", "none", "blur0"], "purifier 'blur0': sigma must be positive"),
+    (["--purify", "jpeg75+blur0"], "purifier 'blur0': sigma must be positive"),
     (["--identities", "p99"], "identity: unknown 'p99'; the known ones are p01, p02"),
     (["--customize", "magic"], "customize: unknown 'magic'; the known ones are dreambooth, lora"),
     (["--steps", "0"], "--steps must be at least 1"),
@@ -65,6 +66,8 @@ PURIFY = {
     "blur0": "blur0': sigma must be positive",
     "resize2": "resize2': factor must be in",
     "magic": "unknown purifier 'magic'; known are none, jpeg",
+    "jpeg75+magic": "unknown purifier 'magic'; known are none, jpeg",
+    "jpeg75+diffpure5000": "diffpure5000: t must be 1 … 1000",
 }
 
 

