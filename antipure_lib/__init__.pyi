@@ -56,10 +56,7 @@ from .protections.registry import (
 from .protections.simac import greedy_timesteps as greedy_timesteps, simac_steps as simac_steps
 
 # purifiers: what an abuser does first
-from .purifiers.adversecleaner import adversecleaner as adversecleaner
-from .purifiers.autoencoder import autoencoder as autoencoder
 from .purifiers.chain import purify_chain as purify_chain, respaced as respaced
-from .purifiers.degrid import degrid as degrid
 from .purifiers.diffpure import diffpure as diffpure
 from .purifiers.gridpure import gridpure as gridpure, gridpure_steps as gridpure_steps
 from .purifiers.filters import (
@@ -72,11 +69,7 @@ from .purifiers.freqpure import (
     freqpure_steps as freqpure_steps,
     keep_low_frequencies as keep_low_frequencies,
 )
-from .purifiers.registry import (
-    PURIFIERS as PURIFIERS,
-    purify as purify,
-    purify_copies as purify_copies,
-)
+from .purifiers.registry import PURIFIERS as PURIFIERS, purify as purify
 from .purifiers.waifu2x import waifu2x as waifu2x
 
 # customization: what an abuser does then

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ..runtime.checks import check_count, check_counts, check_ddpm, check_number, check_predicts_eps
+from ..runtime.checks import (
+    check_ascent,
+    check_count,
+    check_counts,
+    check_ddpm,
+    check_number,
+    check_predicts_eps,
+)
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import randint, randn
 from ..runtime.pipelines import DDPMPipeline
@@ -15,7 +22,7 @@ from ..runtime.unet import sample_size
 from .diffusion import add_noise, alpha_bars, predict_eps, predict_x0
 from .guidance import denoising_loss, erroneous_timestep_guidance, patch_frequency_guidance
 from .images import check_eight_bit, check_image, quantise_within, to_model
-from .pgd import PGDState, check_ascent, pgd
+from .pgd import PGDState, pgd
 from .tiles import extract, tile_count
 
 TERMS = ("ddpm", "pfg", "etg")

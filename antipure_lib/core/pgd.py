@@ -10,14 +10,11 @@ from typing import NamedTuple
 import torch
 
 from ..runtime.checks import (
-    check_count,
+    check_ascent,
     check_counts,
     check_eta,
-    check_finite,
     check_gradients,
     check_seed,
-    check_step_sizes,
-    check_weights,
 )
 from .images import check_image
 
@@ -99,30 +96,6 @@ def pgd(
         check_gradients(finite)
 
     return ascent()
-
-
-def check_ascent(
-    eta: float,
-    steps: int,
-    step_size: float | Sequence[float],
-    seed: int = 0,
-    momentum: float = 0.0,
-    balance: str = "sum",
-    weights: Mapping[str, float] | None = None,
-) -> list[float]:
-    """The size of every step, after checking `pgd`'s numbers. Raises as `pgd` does."""
-    check_eta(eta)
-    steps = check_count(steps, "steps")
-    check_seed(seed)
-    check_finite(momentum=momentum)
-    check_weights(weights)
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("torch.inference_mode() forbids the gradients that a protection needs; leave it")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-    if balance not in ("sum", "equal"):
-        raise ValueError(f"balance must be 'sum' or 'equal', got {balance!r}")
-    return check_step_sizes(step_size, steps)
 
 
 def check_start(x: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ..core.pgd import Loss, PGDState, check_ascent, pgd
+from ..core.pgd import Loss, PGDState, pgd
 from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_ascent, check_counts
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import torch
 
-from ..core.pgd import Loss, PGDState, check_ascent, pgd
+from ..core.pgd import Loss, PGDState, pgd
 from ..customization import latent_diffusion as latent
 from ..customization.dreambooth import dreambooth_steps, prior_group
 from ..customization.latent_diffusion import PROMPT, check_size, latents
 from ..customization.training import check_prior, check_training, last_pipe, train_steps
-from ..runtime.checks import check_counts, check_seed
+from ..runtime.checks import check_ascent, check_counts, check_seed
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .advdm import advdm_loss, advdm_steps

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import torch
 
-from ..core.pgd import PGDState, check_ascent, pgd
+from ..core.pgd import PGDState, pgd
 from ..customization.latent_diffusion import posterior
+from ..runtime.checks import check_ascent
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
 from .fixed_model import check_attacked, target_latent

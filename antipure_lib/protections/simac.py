@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
-from ..core.pgd import Loss, PGDState, check_ascent, pgd
+from ..core.pgd import Loss, PGDState, pgd
 from ..customization import latent_diffusion as latent
 from ..customization.latent_diffusion import PROMPT
-from ..runtime.checks import check_count, check_counts, check_finite
+from ..runtime.checks import check_ascent, check_count, check_counts, check_finite
 from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view

@@ -10,12 +10,12 @@ from functools import cache
 
 import torch
 
-from ..core.pgd import Loss, PGDState, check_ascent, pgd
+from ..core.pgd import Loss, PGDState, pgd
 from ..customization.latent_diffusion import posterior
 from ..purifiers.chain import purify_chain, respaced
 from ..purifiers.diffpure import check_chain, check_gamma, purify_tiles
 from ..purifiers.filters import jpeg, resize_and_back
-from ..runtime.checks import check_counts
+from ..runtime.checks import check_ascent, check_counts
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import image_generators, randint
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline

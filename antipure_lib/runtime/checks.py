@@ -105,6 +105,32 @@ def check_weights(weights: Mapping[str, float] | None) -> None:
     check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
 
 
+def check_ascent(
+    eta: float,
+    steps: int,
+    step_size: float | Sequence[float],
+    seed: int = 0,
+    momentum: float = 0.0,
+    balance: str = "sum",
+    weights: Mapping[str, float] | None = None,
+) -> list[float]:
+    """The size of every step, after checking `pgd`'s numbers. Raises as `pgd` does."""
+    import torch  # not above: the command line's options are checked without it
+
+    check_eta(eta)
+    steps = check_count(steps, "steps")
+    check_seed(seed)
+    check_finite(momentum=momentum)
+    check_weights(weights)
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("torch.inference_mode() forbids the gradients that a protection needs; leave it")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+    if balance not in ("sum", "equal"):
+        raise ValueError(f"balance must be 'sum' or 'equal', got {balance!r}")
+    return check_step_sizes(step_size, steps)
+
+
 def check_timestep(t: Any, levels: int) -> Any:
     """An index of a noise level, or a tensor of whole numbers. Raises ValueError for anything else."""
     if not hasattr(t, "is_floating_point"):
