@@ -124,4 +124,5 @@ def test_command_line_writes_a_course_and_keeps_its_settings(tmp_path, monkeypat
     assert main([]) == 1
     assert "exercise 1 has no rubric" in capsys.readouterr().err
     with pytest.raises(ValueError, match="exercise 1 has no rubric"):
-        write_assignment(Path("notebooks/01_a.ipynb"), tmp_path)
+        write_assignment(Path("notebooks/01_a.ipynb"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()

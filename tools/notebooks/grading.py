@@ -54,13 +54,12 @@ def write_assignment(path: Path, course: Path = OUT) -> int:
 
     Raises ValueError if an exercise or its points are malformed.
     """
-    notebook = alone(read_notebook(path), path)
+    fresh = assignment(alone(read_notebook(path), path))
     folder = course / "source" / path.stem
     folder.mkdir(parents=True, exist_ok=True)
-    if not (config := course / "nbgrader_config.py").exists():
-        write_text(config, CONFIG)
-    fresh = assignment(notebook)
     write_notebook(folder / path.name, fresh)
+    if not (settings := course / "nbgrader_config.py").exists():
+        write_text(settings, CONFIG)
     return sum(cell.metadata.nbgrader.get("points", 0) for cell in fresh.cells)
 
 
