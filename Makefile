@@ -70,11 +70,13 @@ execute: $(READY) ## run the notebooks in place, as they are committed (NB="note
 	  $(or $(NB),notebooks/*.ipynb)
 	$(BIN)/python -m tools.notebooks.shrink $(NB)
 
-exercises: $(READY) ## write students' copies and solutions into build/exercises/ (ARGS=--check tries them instead)
+exercises: $(READY) ## write students' copies, solutions and an nbgrader course into build/ (ARGS=--check tries them instead)
 	$(BIN)/python -m tools.notebooks.exercises $(ARGS)
+	$(if $(filter --check,$(ARGS)),,$(BIN)/python -m tools.notebooks.grading $(filter %.ipynb,$(ARGS)))
 
-stamp: $(READY) ## write badges and bootstrap cells (the repository's address), and README's list of chapters
+stamp: $(READY) ## write badges and bootstrap cells (the repository's address), and the lists of chapters and points
 	$(BIN)/python -m tools.notebooks.stamp
+	$(BIN)/python -m tools.notebooks.points
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.study.run $(ARGS)

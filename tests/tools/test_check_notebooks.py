@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.notebooks.check import MAX_BYTES, MAX_LINES, check_notebook, main
-from tools.notebooks.stamp import BOOTSTRAP, badge, repository
+from tools.notebooks.check import MAX_BYTES, MAX_CHECK_LINES, MAX_LINES, check_notebook, main
+from tools.notebooks.points import with_points
+from tools.notebooks.stamp import BOOTSTRAP, badge, repository, with_chapters
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ GOOD = {
         code(4, "x", [picture(), stream(["text\n"]), picture("image/svg+xml"), TABLE, picture(WIDGET)]),
         markdown("### Exercise 1 · Double · easy"),
         code(5, "def f(x):\n    # solution\n    return 2 * x\n    # end of solution", tags=["exercise"]),
-        code(6, "assert f(1) == 2", tags=["check"]),
+        code(6, "assert f(1) == 2, 'twice 1 is 2'", tags=["check"]),
     ],
 }
 
@@ -81,6 +82,14 @@ def check(tmp_path):
 
 def test_good_notebook_passes(check):
     assert check(GOOD) == []
+
+
+def test_a_check_s_asserts_may_say_what_is_wrong_in_any_of_their_ways(check):
+    notebook = copy.deepcopy(GOOD)
+    lines = ["close(f(1), 2, msg='x')", "np.testing.assert_allclose(f(1), 2, err_msg='x')", "assert f, 'x'"]
+    lines += ["#"] * (MAX_CHECK_LINES - len(lines))  # a check may be longer than other cells
+    notebook["cells"][7]["source"] = "\n".join(lines)
+    assert check(notebook) == []
 
 
 def set_in(*keys, to):
@@ -150,6 +159,22 @@ BROKEN = {
     "blank alt": (add(markdown("![ ](face.png)")), "without alt text"),
     "no alt in a link": (add(markdown("[![](face.png)](https://x.org)")), "without alt text"),
     "no alt in HTML": (add(markdown("<img src='face.png'>")), "without alt text"),
+    "assert without a message": (
+        set_in("cells", 7, "source", to="assert f(1) == 2, 'twice 1 is 2'\nassert f(2) == 4"),
+        "cell 8 has an assert without a message (line 2)",
+    ),
+    "assert_close without a message": (
+        set_in("cells", 7, "source", to="torch.testing.assert_close(f(1), 2, rtol=0)"),
+        "cell 8 has an assert without a message (line 1)",
+    ),
+    "open and no rubric": (
+        set_in("cells", 5, "source", to="### Exercise 1 · Double · open"),
+        "exercise 1 has no rubric at the end of its text",
+    ),
+    "long check": (
+        set_in("cells", 7, "source", to="assert f, 'x'" + "\n#" * MAX_CHECK_LINES),
+        "cell 8 has 31 lines of code",
+    ),
     "long cell": (add(code(7, ["line\n"] * (MAX_LINES + 1))), "cell 9 has 16 lines of code"),
     "path in code": (add(code(7, "open('/home/me/x')")), "cell 9 names a path of one machine (/home/me)"),
     "path in text": (add(markdown("see /tmp/x.png")), "path of one machine"),
@@ -190,6 +215,25 @@ def test_command_line(check, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     assert main(["../notebooks/01_a.ipynb", "gone.ipynb"]) == 1
     assert "gone.ipynb: [Errno 2] No such file" in capsys.readouterr().err
+
+
+def test_stale_lists_are_refused(check, tmp_path, monkeypatch, capsys):
+    alone = copy.deepcopy(GOOD)
+    alone["cells"][0]["source"] = alone["cells"][0]["source"].replace("02_b.ipynb", "01_a.ipynb")
+    check(alone)
+    (tmp_path / "notebooks" / "02_b.ipynb").unlink()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    readme, teaching = tmp_path / "README.md", tmp_path / "docs" / "teaching.md"
+    readme.write_text(with_chapters("<!-- chapters, written by `make stamp` -->\n<!-- end -->"))
+    teaching.write_text(with_points("<!-- points, written by `make stamp` -->\n<!-- end -->"))
+    assert main([]) == 0
+    teaching.write_text(teaching.read_text().replace("| 01 | 1 | 1 |", "| 01 | 1 | 2 |"))
+    assert main([]) == 1
+    assert "docs/teaching.md: its table of points is stale; run `make stamp`" in capsys.readouterr().err
+    readme.write_text(readme.read_text().replace("Title", "Another"))
+    assert main([]) == 1
+    assert "README.md: its list of chapters is stale; run `make stamp`" in capsys.readouterr().err
 
 
 def test_nbstripout_of_the_commit_hook_keeps_what_is_checked(check, tmp_path):

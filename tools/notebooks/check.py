@@ -3,6 +3,7 @@
 Prints a line for each problem and exits with 1 if there is any.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,13 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
-from tools.notebooks.exercises import find_exercises
+from tools.notebooks.exercises import find_exercises, is_assert
+from tools.notebooks.points import TEACHING, points_of, with_points
 from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped, with_chapters
 
 MAX_BYTES = 1 << 20  # beyond 1 MB the notebook viewers of code hosts give up
 MAX_LINES = 15
+MAX_CHECK_LINES = 30  # an exercise's check also holds its messages
 BUILT = ("build", "dist", "runs")  # folders that git ignores: what lies there is on one machine only
 # A home or system folder that exists on one machine only. Colab's /content is everybody's.
 ABSOLUTE = re.compile(
@@ -35,7 +38,7 @@ def check_notebook(path: Path) -> Iterator[str]:
     notebook = read_notebook(path)
     yield from _whole(notebook, path)
     yield from _stamps_and_exercises(notebook, path)
-    checks = {"code": (_code, _figures, _paths), "markdown": (_markdown, _paths)}
+    checks = {"code": (_code, _messages, _figures, _paths), "markdown": (_markdown, _paths)}
     for number, cell in enumerate(notebook.cells, 1):
         for check in checks.get(cell.cell_type, ()):
             yield from (f"cell {number} {problem}" for problem in check(cell, path))
@@ -69,17 +72,32 @@ def _stamps_and_exercises(notebook: NotebookNode, path: Path) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
     try:
-        find_exercises(notebook)
+        for exercise in find_exercises(notebook):
+            points_of(notebook, exercise)
     except ValueError as error:
         yield str(error)
 
 
 def _code(cell: NotebookNode, path: Path) -> Iterator[str]:
-    if (lines := len(cell.source.rstrip().splitlines())) > MAX_LINES:
-        yield f"has {lines} lines of code; {MAX_LINES} is the limit"
+    limit = MAX_CHECK_LINES if has_tag(cell, "check") else MAX_LINES
+    if (lines := len(cell.source.rstrip().splitlines())) > limit:
+        yield f"has {lines} lines of code; {limit} is the limit"
     for output in cell.outputs:
         if output.output_type == "error":
             yield f"shows an error ({output.ename})"
+
+
+def _messages(cell: NotebookNode, path: Path) -> Iterator[str]:
+    if not has_tag(cell, "check"):
+        return
+    try:
+        nodes = ast.walk(ast.parse(cell.source))
+    except SyntaxError:
+        return  # `find_exercises` reports it
+    for node in filter(is_assert, nodes):
+        words = {keyword.arg for keyword in getattr(node, "keywords", ())} & {"msg", "err_msg"}
+        if not (words or getattr(node, "msg", None)):
+            yield f"has an assert without a message (line {node.lineno}); say what was expected and what came"
 
 
 def _figures(cell: NotebookNode, path: Path) -> Iterator[str]:
@@ -133,14 +151,16 @@ def _paths(cell: NotebookNode, path: Path) -> Iterator[str]:
             yield f"names a path of one machine ({match[0]})"
 
 
-def main(argv: Sequence[str], readme: Path = Path("README.md")) -> int:
-    """Check the named notebooks, or all and README's list of them, and return the exit status."""
+def main(argv: Sequence[str], readme: Path = Path("README.md"), teaching: Path = TEACHING) -> int:
+    """Check the named notebooks, or all and the two lists made from them, and return the exit status."""
     failed = for_each([Path(name) for name in argv], check_notebook)
-    if not failed and not argv and readme.exists():
-        text = readme.read_text(encoding="utf-8")
-        if with_chapters(text) != text:
-            print(f"{readme}: its list of chapters is stale; run `make stamp`", file=sys.stderr)
-            return 1
+    if failed or argv:
+        return failed
+    lists = ((readme, "list of chapters", with_chapters), (teaching, "table of points", with_points))
+    for file, what, fresh in lists:
+        if file.exists() and fresh(text := file.read_text(encoding="utf-8")) != text:
+            print(f"{file}: its {what} is stale; run `make stamp`", file=sys.stderr)
+            failed = 1
     return failed
 
 

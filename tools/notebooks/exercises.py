@@ -7,6 +7,7 @@ A notebook holds the solved exercises, each as three cells in a row. The first i
 `### Exercise 2 · its title · easy` (or medium, hard, open). The second is code tagged `exercise`, a function:
 `# solution` and `# end of solution` enclose what students write. The third is code tagged `check` with
 asserts; an open exercise may lack it. Exercises need cells tagged `setup` and earlier exercises, no others.
+`tools.notebooks.points` says what they are worth, and `tools.notebooks.grading` makes a course of them.
 """
 
 import ast
@@ -79,7 +80,7 @@ def _exercise(cells: list[NotebookNode], index: int, number: int) -> Exercise:
         raise ValueError(f"exercise {number} has no cell tagged 'exercise' right after its heading")
     if check is None and level != "open":
         raise ValueError(f"exercise {number} has no cell tagged 'check' right after its function")
-    if check is not None and not any(map(_asserts, ast.walk(_parse(check, f"exercise {number}'s check")))):
+    if check is not None and not any(map(is_assert, ast.walk(_parse(check, f"exercise {number}'s check")))):
         raise ValueError(f"exercise {number}'s check asserts nothing")
     return Exercise(number, title, level, index + 1, _stub(code, number, title), code, check)
 
@@ -111,7 +112,7 @@ def _parse(code: str, what: str) -> ast.Module:
         raise ValueError(f"{what} isn't Python ({error.msg}, line {error.lineno})") from error
 
 
-def _asserts(node: ast.AST) -> bool:
+def is_assert(node: ast.AST) -> bool:
     """Whether a node of the syntax tree is an assert or a call such as torch.testing.assert_close(…)."""
     called = getattr(node, "func", None)
     return isinstance(node, ast.Assert) or getattr(called, "attr", "").startswith("assert_")
@@ -126,7 +127,7 @@ def write_copies(path: Path, out_dir: Path = OUT) -> list[Exercise]:
     """
     notebook = read_notebook(path)
     exercises = find_exercises(notebook)
-    solutions = _alone(notebook, path)
+    solutions = alone(notebook, path)
     students = copy.deepcopy(solutions)
     for exercise in exercises:
         students.cells[exercise.cell].source = exercise.stub
@@ -139,7 +140,7 @@ def write_copies(path: Path, out_dir: Path = OUT) -> list[Exercise]:
     return exercises
 
 
-def _alone(notebook: NotebookNode, path: Path) -> NotebookNode:
+def alone(notebook: NotebookNode, path: Path) -> NotebookNode:
     """A copy of a notebook without its badge, and with web addresses in place of files of the repository."""
     root, address = path.resolve().parent.parent, repository()
 
@@ -150,11 +151,11 @@ def _alone(notebook: NotebookNode, path: Path) -> NotebookNode:
         raw = "?raw=true" if target.suffix in (".png", ".svg", ".jpg") else ""
         return f"{address}/blob/main/{target.relative_to(root).as_posix()}{raw}"
 
-    alone = copy.deepcopy(notebook)
-    for number, cell in enumerate(alone.cells):
+    fresh = copy.deepcopy(notebook)
+    for number, cell in enumerate(fresh.cells):
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(relink, cell.source if number else without_badge(cell.source))
-    return alone
+    return fresh
 
 
 @contextmanager
