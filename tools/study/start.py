@@ -3,8 +3,8 @@
     python -m tools.study.start photos     # data/start/: protected photos of PERSON, 8-bit PNG
     python -m tools.study.start learn      # rates.json and faces.png: pass rates and generated faces
 
-PERSON was chosen for clarity: of the study's eight people this one is learned best from clean photos. Chapter 00
-says so, and shows the others. AdvDM has the study's setting, AntiPure and the workflow attack have --fast.
+PERSON was chosen for clarity: of the study's eight people this one is learned best from clean photos. Chapter
+00 says so, and shows the others. AdvDM has the study's setting, AntiPure and the workflow attack have --fast.
 """
 
 import argparse
