@@ -46,7 +46,8 @@ def made_up() -> nbformat.NotebookNode:
         new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}),
         new_code_cell("assert half(2) == 1", metadata={"tags": ["check"]}),
     ]  # fmt: skip
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"0": {}}}}
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "widgets": state}
     return new_notebook(cells=cells, metadata=metadata | {"language_info": {"name": "python"}})
 
 

@@ -21,6 +21,7 @@ def as_page(notebook: NotebookNode) -> NotebookNode:
     folds the section, up to the next heading of its level.
     """
     page, cells = copy.deepcopy(notebook), []
+    page.metadata.pop("widgets", None)  # with their state, myst-nb would load scripts from the network
     stubs = _stubs(page)
     for index, cell in enumerate(page.cells):
         if cell.cell_type == "markdown":

@@ -17,13 +17,11 @@ extensions = [
     "sphinx.ext.viewcode",  # the source of each public name
     "tools.site.fold",
 ]
-exclude_patterns = ["_static"]
 
 nb_execution_mode = "off"  # pages show the outputs that the notebooks hold
-nb_ipywidgets_js = {}  # by default it comes from the network
 nb_render_markdown_format = "myst"  # tables that cells print may hold formulas
 nb_merge_streams = True
-myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 4  # as on GitHub
 myst_update_mathjax = False  # its settings are for other versions
 
@@ -52,7 +50,6 @@ mathjax2_config = {
     "messageStyle": "none",
 }
 
-autodoc_preserve_defaults = True
 default_role = "code"  # docstrings mark code with one backtick
 
 
