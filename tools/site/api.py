@@ -66,6 +66,16 @@ def _declaration(value: object) -> str:
 
 def documented(value: object, docstring: list[str]) -> list[str]:
     """An entry's text in reStructuredText: the docstring, with the declaration after its first paragraph."""
-    plain = re.sub(r"(`[^`]*`)|([*|\\])", lambda m: m[1] or "\\" + m[2], "\n".join(docstring))
-    first, _, rest = plain.partition("\n\n")
-    return [*first.splitlines(), "", *_code(_declaration(value)), *rest.splitlines()]
+    first, *rest = map(_as_rst, "\n".join(docstring).split("\n\n"))
+    text = "\n\n".join(rest)
+    return [*first.splitlines(), "", *_code(_declaration(value)), *text.splitlines()]
+
+
+def _as_rst(paragraph: str) -> str:
+    """A docstring's paragraph: nothing but backticks is markup, and hanging indents mean a list."""
+    if paragraph.startswith(">>>"):
+        return paragraph
+    plain = re.sub(r"(`[^`]*`)|([*|\\])", lambda m: m[1] or "\\" + m[2], paragraph)
+    if plain.startswith("- ") or not re.search(r"^\S.*\n +\S", plain, re.MULTILINE):
+        return plain
+    return re.sub(r"^( +)?", lambda m: "  " if m[1] else "- ", plain, flags=re.MULTILINE)
