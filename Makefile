@@ -9,7 +9,7 @@ VAE_2 = --vgg runs/vgg16.safetensors --lr 6e-4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup walk test floors compatibility bench lab notebook execute exercises stamp study models lint format clean
+.PHONY: help setup walk site test floors compatibility bench lab notebook execute exercises stamp study models lint format clean
 
 # $(call quietly,STAGE,COMMAND): print a line for a stage. What the command prints goes to the log.
 LOG = build/setup.log
@@ -32,8 +32,11 @@ $(READY): requirements.lock pyproject.toml
 	$(call quietly,set-up 3/3: this package,$(BIN)/$(PIP) install --no-deps --no-build-isolation -e .)
 	@touch $@
 
-walk: $(READY) ## run every notebook into build/walk/ (ARGS="notebooks/00_start_here.ipynb -p SEED 1" for less)
+walk: $(READY) ## run every notebook into build/walk/, and make the site of that run (ARGS="notebooks/00_start_here.ipynb -p SEED 1" for less)
 	@$(BIN)/python -m tools.notebooks.walk $(ARGS)
+
+site: $(READY) ## make the site from the committed chapters, without running them: build/site/index.html
+	@$(BIN)/python -m tools.site.build $(ARGS)
 
 # nbval's own kernel choice is this environment's. A process a core, each with one thread, finishes sooner than
 # one process with all of them; loadfile keeps a notebook's cells in one process, and without reordering the

@@ -111,7 +111,7 @@ def imported(path: Path) -> set[str]:
     ("folder", "extras"),
     [
         ("antipure_lib", ("judge", "notebooks", "restorer", "study")),
-        ("tools", ("judge", "notebooks", "tools")),
+        ("tools", ("judge", "notebooks", "site", "tools")),
         ("tests", tuple(EXTRAS)),
     ],
 )

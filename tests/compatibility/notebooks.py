@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import antipure_lib as ap
+from tools.notebooks.walk import run_notebook
 
 from .helpers import ROOT, command, ddpm, needs, photos, picture, pipe, walk
 from .registry import check_message, situation
@@ -37,9 +38,9 @@ def _json(book) -> str:
 
 
 def arrives(parameters: str, name: str, value: str) -> object:
-    """What `-p NAME VALUE` makes of a parameter."""
+    """What a run makes of a parameter."""
     body = f"from pathlib import Path\nPath('seen.txt').write_text(repr({name}))"
-    walk(notebook(parameters, body), "--out", "pages", "-p", name, value).fine()
+    run_notebook(notebook(parameters, body), Path("pages"), {name: value})
     return Path("books/seen.txt").read_text()
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,34 +15,22 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from browser import SECOND, blank_page, expect
 from committed import FOLDER, quick
-from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
 from antipure_lib import data_path, from_pil, load_image
-from tools.notebooks.pages import copy_mathjax, to_html
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright, which drives the browser, is missing: pip install -e .[test]"
-)
 for needed in ("ipywidgets", "jupyterlab", "papermill"):
     pytest.importorskip(needed, reason=f"{needed} is missing: pip install -e .[notebooks]")
-expect = sync_api.expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAME = "00_start_here"
 BUILD = Path(__file__).parents[2] / "build"
 PHOTO = data_path("faces", "p01", "B1.png")
 NOTIFICATION = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 STDERR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'  # tracebacks, too
-SECOND = 1000  # Playwright counts milliseconds
 # Upper limits for a slow machine; what is waited for mostly comes much sooner.
-ANSWER, START, RUN_ALL, PROTECT = 30 * SECOND, 90 * SECOND, 900 * SECOND, 180 * SECOND
-expect.set_options(timeout=ANSWER)
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no browser: chromium isn't on the PATH; on Debian: apt install chromium"
-)
+START, RUN_ALL, PROTECT = 90 * SECOND, 900 * SECOND, 180 * SECOND
 
 
 @pytest.fixture
@@ -108,25 +95,13 @@ def stop(server) -> None:
 
 
 @pytest.fixture
-def blank():
-    """An empty page in Chromium."""
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM)
-        try:
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.set_default_timeout(ANSWER)
-            yield page
-        finally:
-            browser.close()
-
-
-@pytest.fixture
-def page(lab, blank):
+def page(lab):
     """The notebook, opened there. The last that was to be seen goes to build/browser.png."""
-    blank.goto(lab)
-    yield blank
-    BUILD.mkdir(exist_ok=True)
-    blank.screenshot(path=BUILD / "browser.png")
+    with blank_page() as page:
+        page.goto(lab)
+        yield page
+        BUILD.mkdir(exist_ok=True)
+        page.screenshot(path=BUILD / "browser.png")
 
 
 def run_all(page) -> None:
@@ -197,21 +172,6 @@ class Panel:
         path = folder / download.value.suggested_filename
         download.value.save_as(path)
         return path
-
-
-def test_formulas_of_a_page_need_no_network(blank, tmp_path):
-    pytest.importorskip("jupyter_server_mathjax", reason="it is missing: pip install -e .[notebooks]")
-    text = r"# A\n\n$\hat x_0$ and $$\delta' = \arg\max_{\lVert\delta\rVert_\infty\le\eta} \mathbb E\,L$$"
-    notebook = new_notebook(cells=[new_markdown_cell(text)])
-    copy_mathjax(tmp_path)
-    page = tmp_path / "a.html"
-    page.write_text(to_html(notebook, tmp_path / "a.ipynb", tmp_path), encoding="utf-8")
-    missed, written = [], blank.locator(".MathJax")
-    blank.on("requestfailed", lambda request: missed.append(request.url))
-    blank.goto(page.as_uri())
-    expect(written).to_have_count(2)
-    expect(written.last).to_contain_text("′=argmax‖")
-    assert [url for url in missed if url.startswith("file:")] == []
 
 
 def change(path: Path):

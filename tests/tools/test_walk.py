@@ -7,11 +7,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools.notebooks.pages import minutes, to_html
-from tools.notebooks.walk import NotebookError, check, main, run_notebook, walk
+from tools.notebooks import walk as walk_module
+from tools.notebooks.stamp import repository
+from tools.notebooks.walk import NotebookError, check, main, minutes, run_notebook, walk
 
 PARAMETERS = "SEED = 0  # of everything\nETA = 8 / 255\nIDENTITY = 'p01'"
-LINKS = "[next](b.ipynb), [d](../d.txt)"
+LINKS = "[next](b.ipynb), [licence](../LICENSE)"
 
 
 @pytest.fixture
@@ -38,64 +39,55 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_walk_executes_in_order_and_links_the_pages(make, tmp_path, monkeypatch, capfd):
+def test_walk_executes_in_order_and_ends_in_the_site_of_its_run(make, tmp_path, monkeypatch, capfd):
     make("b", "print('seed', SEED, 'in', __import__('os').getcwd())")
     make("a", "print('eta', ETA, IDENTITY)", "__import__('os').system('echo noise >&2');")
-    (tmp_path / "d.txt").write_text("d")
     monkeypatch.chdir(tmp_path)
     words = ["--at-once", "1", "-p", "ETA", "16/255", "-p", "SEED", "7", "-p", "IDENTITY", "p02"]
     assert main(words) == 0
 
     out = tmp_path / "build" / "walk"
-    assert names(out) == ["a.html", "a.ipynb", "b.html", "b.ipynb", "index.html", "mathjax", "walk.log"]
+    assert names(out) == ["a.ipynb", "b.ipynb", "site", "walk.log"]
     assert outputs(out / "a.ipynb").startswith(f"eta {16 / 255} p02\n")
     assert outputs(out / "b.ipynb") == f"seed 7 in {tmp_path / 'notebooks'}\n"
-    index = (out / "index.html").read_text()
-    assert '<a href="a.html">The a &amp; more</a></td><td>You see a. ' in index
-    assert "SEED = 7." in index
-    assert index.index('href="a.html"') < index.index('href="b.html"')
-    page = (out / "a.html").read_text()
+    index = (out / "site/index.html").read_text()
+    assert index.index('href="notebooks/a.html"') < index.index('href="notebooks/b.html"')
+    page = (out / "site/notebooks/a.html").read_text()
     assert f"eta {16 / 255} p02" in page
-    assert '<a href="b.html">next</a>' in page
-    assert '<a href="../../d.txt">d</a>' in page
-    assert 'src="mathjax/MathJax.js?' in page and (out / "mathjax/MathJax.js").exists()
+    assert 'href="b.html"' in page and f'href="{repository()}/blob/main/LICENSE"' in page
     printed, errors = capfd.readouterr()
     first, *stages, last = printed.splitlines()
     assert first == "2 notebooks, 1 at once; log: build/walk/walk.log"
     told = [line.partition(" after")[0] for line in stages]
-    assert told == ["[1/2] build/walk/a.html", "[2/2] build/walk/b.html"]
-    assert last == f"Open {out / 'index.html'}" and errors == ""
+    assert told == ["[1/2] build/walk/a.ipynb", "[2/2] build/walk/b.ipynb", "the site of them ..."]
+    assert last == f"Open {out / 'site/index.html'}" and errors == ""
     assert "Executing" in (out / "walk.log").read_text()
-
-
-def test_without_its_own_mathjax_a_page_asks_the_network(tmp_path):
-    page = to_html(new_notebook(), tmp_path / "a.ipynb", tmp_path)
-    assert re.search(r'src="https://[^"]*MathJax\.js|src="https://[^"]*mathjax/', page)
 
 
 def test_failing_cell_is_named_and_leaves_nothing_behind(make, tmp_path, capfd):
     good, bad = make("a", "print(1)"), make("b", "x = 1\nprint(x)", "\ny = x / 0\n", "print('never')")
     out = tmp_path / "out"
     assert main([str(good), str(bad), "--at-once", "1", "--out", str(out)]) == 1
-    assert names(out) == ["a.html", "a.ipynb", "index.html", "mathjax", "walk.log"]
+    assert names(out) == ["a.ipynb", "walk.log"]
     error = capfd.readouterr().err
     assert error.startswith(f"error: {bad}: code cell 3 (y = x / 0) failed with ZeroDivisionError: division")
     assert "\x1b" not in error
     assert error.splitlines()[-1] == f"The full log is {out / 'walk.log'}."
 
 
-def test_notebooks_side_by_side(make, tmp_path, capsys):
+def test_notebooks_side_by_side(make, tmp_path, monkeypatch, capsys):
     """Each waits for the other's file: neither could end if they ran one after the other."""
     wait = (
         "import time, pathlib\npathlib.Path('{}').touch()\n"
         "while not pathlib.Path('{}').exists(): time.sleep(0.1)"
     )
     pair = [make("a", wait.format("one", "two"), "print('eta', ETA)"), make("b", wait.format("two", "one"))]
-    index = walk(pair, tmp_path / "out", {"ETA": 0.5}, timeout=120, at_once=2)
+    monkeypatch.setattr(walk_module, "build_site", lambda chapters, *_, **__: names(chapters))
+    done = walk(pair, tmp_path / "out", {"ETA": 0.5}, timeout=120, at_once=2)
     assert outputs(tmp_path / "out" / "a.ipynb") == "eta 0.5\n"
-    assert index.read_text().index('href="a.html"') < index.read_text().index('href="b.html"')
+    assert done == ["a.ipynb", "b.ipynb", "walk.log"]
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and all(" after " in line for line in lines[1:])
+    assert len(lines) == 4 and all(" after " in line for line in lines[1:3])
 
 
 def test_a_failure_side_by_side_is_named_and_ends_the_walk(make, tmp_path):
@@ -112,7 +104,7 @@ def test_cell_that_takes_too_long_is_named_and_nothing_else_is_printed(make, tmp
         f"error: {slow}: code cell 3 (while True: pass) took longer than 2 s; allow more (--timeout)",
         f"The full log is {out / 'walk.log'}.",
     ]
-    assert names(out) == ["mathjax", "walk.log"]
+    assert names(out) == ["walk.log"]
 
 
 def test_kernel_that_does_not_start_is_named(make, tmp_path, monkeypatch):

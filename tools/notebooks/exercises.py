@@ -26,8 +26,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from tools.notebooks.pages import LINK
-from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, without_badge, write_notebook
+from tools.notebooks.links import relinked
+from tools.notebooks.stamp import for_each, has_tag, read_notebook, without_badge, write_notebook
 
 LEVELS = ("easy", "medium", "hard", "open")
 BEGIN, END = "# solution", "# end of solution"
@@ -142,19 +142,16 @@ def write_copies(path: Path, out_dir: Path = OUT) -> list[Exercise]:
 
 def alone(notebook: NotebookNode, path: Path) -> NotebookNode:
     """A copy of a notebook without its badge, and with web addresses in place of files of the repository."""
-    root, address = path.resolve().parent.parent, repository()
+    folder = path.resolve().parent
 
-    def relink(match: re.Match) -> str:
-        target = (path.parent / match[0]).resolve()
-        if not target.is_relative_to(root) or not target.exists() or target.parent == path.resolve().parent:
-            return match[0]  # no file, or a notebook that is copied too
-        raw = "?raw=true" if target.suffix in (".png", ".svg", ".jpg") else ""
-        return f"{address}/blob/main/{target.relative_to(root).as_posix()}{raw}"
+    def stays(target: Path) -> bool:
+        return target.parent == folder  # a notebook that is copied too
 
     fresh = copy.deepcopy(notebook)
     for number, cell in enumerate(fresh.cells):
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(relink, cell.source if number else without_badge(cell.source))
+            text = cell.source if number else without_badge(cell.source)
+            cell.source = relinked(text, folder, folder.parent, stays)
     return fresh
 
 

@@ -1,6 +1,6 @@
-"""Run notebooks from top to bottom with papermill: `python -m tools.notebooks.walk`.
+"""Run notebooks with papermill, and make the site of them: `python -m tools.notebooks.walk`.
 
-Each stage prints a line. What papermill and the kernels print goes to walk.log in the folder of the pages.
+Each stage prints a line. What papermill, the kernels and Sphinx print goes to walk.log in the same folder.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbconvert.filters import strip_ansi
 
-from tools.notebooks.pages import copy_mathjax, minutes, to_html, write_index
 from tools.notebooks.parameters import new_values
+from tools.site.build import SiteError, build_site
 
 NOTEBOOKS = Path("notebooks")
 OUT = Path("build/walk")
@@ -40,18 +40,17 @@ def walk(
     timeout: int = TIMEOUT,
     at_once: int = 1,
 ) -> Path:
-    """Execute notebooks, printing how far it is, and return the index page's path.
+    """Execute notebooks, printing how far it is, make out_dir/site of all there, and return its first page.
 
     at_once: how many run at the same time, in processes that share the cores. Others: as of run_notebook.
-    Every parameter is checked before the first notebook starts. Finished pages stay if a later one fails.
-    Raises NotebookError for the first notebook that fails.
+    Every parameter is checked before the first notebook starts. Finished notebooks stay if a later one fails.
+    Raises NotebookError for the first notebook that fails, and SiteError (see `build_site`).
     """
     if not paths:
         raise NotebookError(f"no notebook in {NOTEBOOKS.absolute()}; run in the project's folder or name one")
     for path in paths:
         check(path, out_dir, parameters or {})
     out_dir.mkdir(parents=True, exist_ok=True)
-    copy_mathjax(out_dir)
     log, start = out_dir / "walk.log", time.monotonic()
     log.write_text("")
     print(f"{len(paths)} notebooks, {at_once} at once; log: {log}", flush=True)
@@ -61,14 +60,21 @@ def walk(
         runs = [pool.submit(run_notebook, path, out_dir, parameters, timeout) for path in paths]
         try:
             for number, run in enumerate(as_completed(runs), 1):
-                page = run.result().with_suffix(".html")
-                index = write_index(out_dir)
-                print(f"[{number}/{len(paths)}] {page} after {minutes(time.monotonic() - start)}", flush=True)
+                done = run.result()
+                print(f"[{number}/{len(paths)}] {done} after {minutes(time.monotonic() - start)}", flush=True)
         except NotebookError as error:
             raise NotebookError(f"{error}\nThe full log is {log}.") from error
         finally:
             pool.shutdown(cancel_futures=True)
-    return index
+    print("the site of them ...", flush=True)
+    # A notebook of one's own may have a broken link; the run isn't lost for that.
+    return build_site(out_dir, out_dir / "site", log, strict=False)
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as people say them: 75.4 → '1 min 15 s'."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 def _start_worker(log: Path, threads: str) -> None:
@@ -83,10 +89,10 @@ def _start_worker(log: Path, threads: str) -> None:
 def run_notebook(
     path: Path, out_dir: Path = OUT, parameters: Mapping[str, Any] | None = None, timeout: int = TIMEOUT
 ) -> Path:
-    """Execute one notebook; write out_dir/NAME.ipynb and its page NAME.html, and return the former's path.
+    """Execute one notebook, write out_dir/NAME.ipynb and return its path.
 
     parameters: new values for names of the notebook's `parameters` cell. timeout: seconds for one cell.
-    Cells run in the notebook's own folder. Both files appear only if every cell succeeds.
+    Cells run in the notebook's own folder. The file appears only if every cell succeeds.
     Raises NotebookError for a missing file, an unknown parameter, a failing cell, a timeout, a dead kernel.
     """
     values = check(path, out_dir, parameters or {})
@@ -108,10 +114,7 @@ def run_notebook(
             )
         except (papermill.PapermillExecutionError, CellTimeoutError, RuntimeError) as error:
             raise NotebookError(f"{path}: {_last_cell(executed)}{_reason(error, timeout)}") from error
-        page = executed.with_suffix(".html")
-        page.write_text(to_html(nbformat.read(executed, as_version=4), path, out_dir), encoding="utf-8")
-        for file in (page, executed):
-            os.replace(file, out_dir / file.name)
+        os.replace(executed, out_dir / path.name)
     return out_dir / path.name
 
 
@@ -155,7 +158,7 @@ def check(path: Path, out_dir: Path, parameters: Mapping[str, Any]) -> dict[str,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status. argv: its words; by default those of this process."""
-    summary = "Run notebooks from top to bottom and make pages of them."
+    summary = "Run notebooks from top to bottom and make the site of them."
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks.walk", description=summary)
     add = parser.add_argument
     add("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all in notebooks/")
@@ -175,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise NotebookError(f"{option} must be 1 or more, got {value}")
         at_once = min(args.at_once, len(notebooks) or 1)
         index = walk(notebooks, args.out, dict(args.values), args.timeout, at_once)
-    except (NotebookError, OSError) as error:  # such as a folder that can't be written
+    except (NotebookError, SiteError, OSError) as error:  # such as a folder that can't be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"Open {index.resolve()}")
