@@ -17,7 +17,7 @@ from antipure_lib.purifiers.gridpure import gridpure
 from antipure_lib.purifiers.registry import PURIFIERS
 from antipure_lib.runtime.noise import image_generators
 
-DIFFUSION = [name for name, purifier in PURIFIERS.items() if purifier.needs]
+DIFFUSION = [name for name, record in PURIFIERS.items() if "ddpm" in record.needs]
 
 
 def stub_ddpm(predict, scheduler, g=16):
