@@ -195,7 +195,7 @@ def test_wheel_carries_what_the_notebooks_read_and_no_more(wheel):
     data = {name.removeprefix("antipure_lib/") for name in names if name.startswith("antipure_lib/data/")}
     on_disk = {
         file.relative_to(ROOT).as_posix()
-        for folder in ("models", "faces", "judges", "photos", "results")
+        for folder in ("models", "faces", "judges", "photos", "start", "results")
         for file in (ROOT / "data" / folder).rglob("*")
         if file.is_file()
     }

@@ -29,7 +29,7 @@ def made_up() -> nbformat.NotebookNode:
     """A chapter with everything that the site treats in a way of its own."""
     widget = new_output("display_data", {WIDGET: {"model_id": "0"}, "text/plain": "VBox(children=(…"})
     table = new_output("display_data", {"text/markdown": r"| $\alpha$ |" + "\n| --- |\n| zyzzyva |"})
-    picture = "![three rows](../docs/protect.png)"
+    picture = "![three rows](../data/start/faces.png)"
     cells = [
         new_markdown_cell(f"# 99 · Made up\n\n{badge(NAME, repository())}\n\n**You see all of it.**"),
         new_code_cell("import os", metadata={"tags": ["bootstrap"]}),

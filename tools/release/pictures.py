@@ -1,11 +1,9 @@
-"""The pictures of README and of the cards, written next to them.
+"""The pictures of the cards, written next to them: `python -m tools.release.pictures`.
 
-python -m tools.release.pictures readme    # docs/protect.png: clean, protected, what changed
-python -m tools.release.pictures cards     # what each model makes, how its loss fell, all the people
+They show what each model makes, how its loss fell, and all the people.
 """
 
 import csv
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,14 +21,6 @@ PROMPTS = {
         "a photo of a person with short black hair, glasses, smiling, blue background"
     ),
 }
-
-
-def readme() -> None:
-    x, eta = ap.load_faces("p07", "B"), 8 / 255
-    protected = ap.antipure(ap.load_ddpm(), x, eta=eta, steps=60)
-    change = ap.amplify(protected, x, round(0.5 / eta))
-    rows = {"clean": x, "protected": protected, f"change × {round(0.5 / eta)}": change}
-    save(ap.show_rows(rows, scale=1.4), ROOT / "docs/protect.png")
 
 
 def cards() -> None:
@@ -83,4 +73,4 @@ def people(margin: int = 2) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    {"readme": readme, "cards": cards}[sys.argv[1] if sys.argv[1:] else "readme"]()
+    cards()
