@@ -89,7 +89,7 @@ models: $(READY) ## train the small models again, in hours on two cores: into ru
 	$(BIN)/python -m tools.faces.render train runs/faces
 	test -e runs/vgg16.safetensors || $(BIN)/python -m tools.models.get_lpips --vgg runs/vgg16.safetensors
 	$(BIN)/python -m tools.models.ddpm runs/faces data/photos runs/ddpm
-	$(BIN)/python -m tools.models.vae runs/faces runs/vae_1
+	$(BIN)/python -m tools.models.vae runs/faces runs/vae_1 --crop 64 --steps 6000
 	$(BIN)/python -m tools.models.vae runs/faces runs/vae_2 --start runs/vae_1 $(VAE_2) --steps 1500
 	$(BIN)/python -m tools.models.vae runs/faces runs/vae_3 --start runs/vae_2 $(VAE_2) --steps 2400
 	$(BIN)/python -m tools.models.vae runs/faces runs/vae --start runs/vae_3 $(VAE_2) --steps 6000 --decoder-only
