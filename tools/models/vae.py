@@ -8,10 +8,10 @@
         --steps 6000 --lr 6e-4 --decoder-only
 
 Resumable: run a command again and it goes on. The first stage sees crops of 64 px, which cost a quarter of a
-photo; the network has no attention, so whole photos follow. The loss is L1 plus L1 of the image gradient. Alone
-it blurs a face until dlib no longer knows the person, so the second stage adds a distance in VGG16's features
-over the face. The third leaves the encoder alone, and with it every latent. So diffusion models that were
-trained on latents stay as they are, while pictures become sharper. VGG16 judges nothing in this project.
+photo; the network has no attention, so whole photos follow. The loss is L1 plus L1 of the image gradient.
+Alone it blurs a face until dlib no longer knows the person, so the second stage adds a distance in VGG16's
+features over the face. The third leaves the encoder alone, and with it every latent. So diffusion models that
+were trained on latents stay as they are, while pictures become sharper. VGG16 judges nothing in this project.
 """
 
 import argparse
