@@ -123,6 +123,6 @@ if __name__ == "__main__":
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--people", type=int, nargs="+", default=[8, 16, 24])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--family", type=int, default=10, help="claims that share the level")
+    parser.add_argument("--family", type=int, default=19, help="contrasts that share the level")
     given = parser.parse_args()
     main(given.table, given.people, given.seeds, given.family)
