@@ -114,7 +114,7 @@ def standings(matches: Sequence[Match], problems: Mapping[str, str]) -> list[dic
             lpips = fmean(match.lpips for match in own[name]) if kind == "protection" else float("nan")
             row = {"kind": kind, "rank": rank, "name": name, "pass rate": score(own[name]), "LPIPS": lpips}
             rows.append(row | {"problem": ""})
-    nothing = {"kind": "–", "rank": "last", "pass rate": float("nan"), "LPIPS": float("nan")}
+    nothing = {"kind": "–", "rank": "last", "name": "", "pass rate": float("nan"), "LPIPS": float("nan")}
     return rows + [nothing | {"name": name, "problem": text} for name, text in problems.items()]
 
 
