@@ -59,8 +59,8 @@ def _run(args: argparse.Namespace) -> int:
     people = args.identities or identities()
     cells = list(dict.fromkeys(plan(args.protect, args.purify, args.customize, people, args.seeds)))
     check_cells(cells)
-    _check_writable(args.out, "CSV file")
-    _check_writable(args.cache, "folder")
+    check_writable(args.out, "CSV file")
+    check_writable(args.cache, "folder")
     with processes() as group:
         done = finished_rows(args.out)
         settings = dict(steps=args.steps, samples=args.samples, learning=args.learning)
@@ -76,9 +76,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_writable(place: Path, kind: str) -> None:
+def check_writable(place: Path, kind: str) -> None:
     """Refuses what would fail only after the models are loaded."""
     there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
-    fits = there.is_file() if there == place and kind == "CSV file" else there.is_dir()
+    fits = there.is_file() if there == place and kind != "folder" else there.is_dir()
     if not (fits and os.access(there, os.W_OK)):
         raise ValueError(f"{place}: {there} can't be written to; name another {kind}")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .benchmark import check_writable
 from .options import BUDGET, COUNT, add_parser, path
 
 
@@ -47,6 +48,8 @@ def _run(args: argparse.Namespace) -> int:
     from ..benchmark.tournament import PURIFIERS, RIVALS, standings, tournament
     from ..notebook.show import table
 
+    check_writable(args.out, "HTML file")
+    check_writable(args.cache, "folder")
     limits = dict(eta=args.eta / 255, seconds=args.seconds, memory=args.memory)
     limits |= dict(samples=args.samples, learning=args.learning, ddpm=args.ddpm, pipe=args.pipe)
     rivals, purifiers = args.rivals or RIVALS, args.purify or PURIFIERS

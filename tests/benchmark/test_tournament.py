@@ -151,3 +151,8 @@ def test_the_command_writes_the_page(common, tmp_path, capsys):
     assert main([str(word) for word in words]) == 0
     assert "honest/signs against honest/darker" in capsys.readouterr().out
     assert "honest/signs" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
+    assert main(["tournament", "--out", str(tmp_path), "--ddpm", "no such model"]) == 1
+    assert "name another HTML file" in capsys.readouterr().err
