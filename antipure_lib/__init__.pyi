@@ -42,7 +42,7 @@ from .core.images import (
 
 # protections: its rivals, and every protection by name
 from .protections.advdm import advdm_steps as advdm_steps
-from .protections.anti_dreambooth import aspl_steps as aspl_steps, fsmg_steps as fsmg_steps
+from .protections.anti_dreambooth import aspl_steps as aspl_steps
 from .protections.controls import random_steps as random_steps
 from .protections.diagnose import diagnose as diagnose
 from .protections.end_to_end import end_to_end_loss as end_to_end_loss, end_to_end_steps as end_to_end_steps
@@ -66,7 +66,6 @@ from .purifiers.filters import (
 )
 from .purifiers.freqpure import (
     freqpure as freqpure,
-    freqpure_steps as freqpure_steps,
     keep_low_frequencies as keep_low_frequencies,
 )
 from .purifiers.registry import PURIFIERS as PURIFIERS, purify as purify
@@ -97,6 +96,7 @@ from .photos.photo import Photo as Photo, read_photo as read_photo, save_photo a
 from .photos.pictures import load_image as load_image, save_image as save_image
 
 # notebook: what cells call
+from .notebook.diagram import show_pgd_step as show_pgd_step, show_workflow as show_workflow
 from .notebook.panel import photo_panel as photo_panel
 from .notebook.show import (
     COLOURS as COLOURS,

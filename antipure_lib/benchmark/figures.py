@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..notebook.show import COLOURS, tidy
+from ..protections.registry import PROTECTIONS
 from .intervals import Interval
 from .rows import FIGURES
 from .tables import Rows, interval_of, names_in, protection_name, purifier_name, select, write_interval
@@ -19,10 +20,12 @@ def label(figure: str) -> str:
     return f"{name} {'↑' if wanted > 0 else '↓'}"
 
 
-def style(names: Sequence[str], name: str) -> dict[str, object]:
-    """A protection's colour and marker, the same in every figure that gets the same list of names."""
-    k = list(names).index(name)
-    return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+def style(name: str) -> dict[str, object]:
+    """A protection's colour and marker, the same in every figure."""
+    known = list(PROTECTIONS)
+    place = known.index(name) if name in known else sum(name.encode())
+    colour = PROTECTIONS[name].colour if name in known else COLOURS[place % len(COLOURS)]
+    return {"color": colour, "marker": MARKERS[place % len(MARKERS)]}
 
 
 def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool = True):
@@ -37,7 +40,7 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
     for axis, (title, rows) in zip(axes[0], groups.items(), strict=True):
         for place, name in enumerate(names):
             found = interval_of(select(rows, protect=name), figure)
-            axis.errorbar(found.mean, place, xerr=_bar(found), fmt="o", capsize=3, color=COLOURS[0])
+            axis.errorbar(found.mean, place, xerr=_bar(found), ls="", capsize=3, **style(name))
         axis.set_title(title, fontsize=10)
         axis.set(xlabel=label(figure), ylim=(len(names) - 0.5, -0.5))
         axis.locator_params(axis="x", nbins=4)
@@ -61,7 +64,7 @@ def show_iterations(
         bars = np.hstack([_bar(interval) for interval in found])
         place = np.arange(len(purifiers)) + 0.06 * (k - (len(protections) - 1) / 2)  # intervals side by side
         look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5}
-        axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(protections, name))
+        axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(name))
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
     return _labelled(axis, "purified with", label(figure))
 
@@ -79,7 +82,7 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
         if np.isnan(a.mean):  # a protection that changes no photo has no LPIPS
             continue
         look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2}
-        axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(names, name))
+        axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(name))
     return _labelled(axis, label(x), label(y))
 
 
@@ -89,6 +92,44 @@ def _labelled(axis, xlabel: str, ylabel: str):
     tidy(axis)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return axis.figure
+
+
+def show_slopes(
+    rows: Rows, purifiers: Sequence[str], figure: str = "same_person", protections: Sequence[str] = ()
+):
+    """A line per protection from one purifier to the next: means over people, named at the last point.
+
+    purifiers: names in the order of the axis, such as none and gridpure2x20. Returns the figure.
+    """
+    protections = protections or names_in(rows, "protect")
+    _, axis = plt.subplots(figsize=(2.2 + 1.9 * len(purifiers), 4.2), layout="constrained")
+    ends = {}
+    for name in protections:
+        means = [interval_of(select(rows, protect=name, purify=p), figure).mean for p in purifiers]
+        axis.plot(range(len(purifiers)), means, lw=1.8, ms=6, **style(name))
+        ends[name] = means[-1]
+    low, high = axis.get_ylim()
+    for name, place in _apart(ends, (high - low) / 22).items():
+        axis.text(
+            len(purifiers) - 0.94,
+            place,
+            protection_name(name),
+            va="center",
+            fontsize=9,
+            color=style(name)["color"],
+        )
+    axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
+    axis.set(xlim=(-0.15, len(purifiers) - 0.2), ylabel=label(figure))
+    tidy(axis)
+    return axis.figure
+
+
+def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
+    """The same heights, moved up where two names would be closer than `gap`."""
+    found, last = {}, -np.inf
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        found[name] = last = max(place, last + gap)
+    return found
 
 
 def show_grid(rows: Rows, figure: str = "ism"):

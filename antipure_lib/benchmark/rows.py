@@ -34,7 +34,7 @@ SETTINGS = (
 FIGURES = {
     "ism": (-1, "ISM (cosine)"),  # mean cosine of the generated faces to the mean of set C
     "distance": (1, "dlib distance to the person"),  # mean, of the generated faces to set C
-    "same_person": (-1, "share judged to be the person"),  # of the generated images: under the threshold
+    "same_person": (-1, "pass rate"),  # share of generated images that the judge accepts as the person
     "fdfr": (1, "FDFR"),  # share of the generated images without a face
     "frechet": (1, "Fréchet distance (AlexNet)"),  # of the generated images to sets A, B, C; it isn't FID
     "brisque": (1, "BRISQUE"),  # mean over the generated images

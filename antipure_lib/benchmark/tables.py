@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..protections.registry import PROTECTIONS
+from ..purifiers.registry import PURIFIERS, parts_of
 from .intervals import Interval, bootstrap_interval, holm, paired_test
 from .rows import FIGURES
 
@@ -85,13 +87,21 @@ def result_table(
 
 
 def protection_name(name: str) -> str:
-    """How a protection is shown: with "none" the model learned clean photos."""
-    return "clean photos" if name == "none" else name
+    """How a protection is shown: the title in its record; a name that has no record as it is."""
+    return PROTECTIONS[name].title or name if name in PROTECTIONS else name
 
 
 def purifier_name(name: str) -> str:
-    """How a purifier is shown: with "none" the model learned the photos as they were posted."""
-    return "as posted" if name == "none" else name
+    """How a purifier is shown: the title in its record and its numbers, such as "GrIDPure 2 × 20"."""
+    try:
+        parts = parts_of(name)
+    except ValueError:  # a table may name one that no longer exists
+        return name
+    titles = [
+        [PURIFIERS[part.kind].title or part.kind, " × ".join(map(str, part.numbers.values()))]
+        for part in parts
+    ]
+    return " + ".join(" ".join(filter(None, words)) for words in titles)
 
 
 def write_interval(interval: Interval) -> str:

@@ -15,6 +15,7 @@ from .tables import WANTED, Rows, names_in, protection_name, purifier_name, sele
 
 ALPHA = 0.05  # level of the tests
 WEAK = "gridpure10"  # a quarter of CHAIN
+_BETWEEN = f"from {purifier_name(WEAK)} to {purifier_name(CHAIN)}"
 VERDICTS = ("reproduced", "not reproduced", "reversed", "undecided", "not measured yet")
 
 
@@ -44,13 +45,13 @@ def better(ours: str, other: str, purify: str = CHAIN, figure: str = "ism") -> C
 def stronger(name: str, figure: str = "ism") -> Contrast:
     """The contrast "`name` does better with more purification", beyond what that does to clean photos."""
     effect = ((1, name, CHAIN), (-1, "none", CHAIN), (-1, name, WEAK), (1, "none", WEAK))
-    return Contrast(f"{name} gains from {WEAK} to {CHAIN}: {figure}", figure, effect)
+    return Contrast(f"{protection_name(name)} gains {_BETWEEN}: {figure}", figure, effect)
 
 
 def fades(name: str, figure: str = "ism") -> Contrast:
     """The opposite of `stronger`."""
     cells = tuple((-weight, *names) for weight, *names in stronger(name).cells)
-    return Contrast(f"{name} fades from {WEAK} to {CHAIN}: {figure}", figure, cells)
+    return Contrast(f"{protection_name(name)} fades {_BETWEEN}: {figure}", figure, cells)
 
 
 def claims(figure: str = "ism", ours: str = "antipure") -> dict[str, tuple[Contrast, ...]]:
@@ -136,4 +137,4 @@ def finding_lines(found: Mapping[str, Sequence[Finding]]) -> list[dict[str, obje
 
 
 def _where(purify: str) -> str:
-    return purifier_name(purify) if purify == "none" else f"after {purify}"
+    return purifier_name(purify) if purify == "none" else f"after {purifier_name(purify)}"

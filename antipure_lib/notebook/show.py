@@ -1,11 +1,14 @@
 """Figures of the notebooks, each one call: labels, units, stated amplification."""
 
 import io
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
 import torch
 
 from ..core.images import check_image
@@ -114,15 +117,45 @@ def to_png(figure) -> bytes:
 
 
 def scrub(frames: Mapping[object, bytes], name: str):
-    """A slider over ready pictures. frames: slider label → bytes from `to_png`. Returns the widget."""
+    """A slider over ready pictures; a page without a kernel shows five of them as a strip.
+
+    frames: slider label → bytes from `to_png`. Returns the widget.
+    """
     from ipywidgets import Image, SelectionSlider, VBox
+
+    class Scrub(VBox):
+        def _repr_mimebundle_(self, **options):
+            return {
+                **super()._repr_mimebundle_(**options),
+                "image/png": b64encode(strip(frames, name)).decode(),
+            }
 
     look = {"continuous_update": False, "layout": {"width": "26em"}}
     slider = SelectionSlider(options=list(frames), description=name, **look)
     own_width = {"align_self": "flex-start", "object_fit": "none"}  # by default the page's
     picture = Image(value=frames[slider.value], format="png", layout=own_width)
     slider.observe(lambda change: setattr(picture, "value", frames[change.new]), "value")
-    return VBox([slider, picture])
+    return Scrub([slider, picture])
+
+
+def strip(frames: Mapping[object, bytes], name: str, count: int = 5, width: int = 900) -> bytes:
+    """At most `count` evenly spaced frames below each other or in rows, each with its label, as a PNG file.
+
+    frames: label → bytes from `to_png`. width: of the strip at most, in pixels, unless one frame is wider.
+    """
+    labels = list(frames)
+    chosen = [labels[round(k)] for k in np.linspace(0, len(labels) - 1, min(count, len(labels)))]
+    pictures = [PIL.Image.open(io.BytesIO(frames[label])).convert("RGB") for label in chosen]
+    w, h = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
+    columns, title = max(1, min(len(pictures), width // w)), 18
+    sheet = PIL.Image.new("RGB", (columns * w, -(-len(pictures) // columns) * (h + title)), "white")
+    for k, (label, picture) in enumerate(zip(chosen, pictures, strict=True)):
+        x, y = k % columns * w, k // columns * (h + title)
+        PIL.ImageDraw.Draw(sheet).text((x + 4, y + 3), f"{name} = {label}", fill="black", font_size=13)
+        sheet.paste(picture, (x, y + title))
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def table(rows: Sequence[Mapping[str, object]], digits: int = 3) -> str:

@@ -52,6 +52,8 @@ class Protection(NamedTuple):
     images: Callable[..., int] | None = None  # (ddpm, (N, H, W), **options) → images per step for the UNet
     also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
     quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
+    title: str = ""  # in every table and figure; by default its name
+    colour: str = "#666666"  # in every figure
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -59,34 +61,38 @@ class Protection(NamedTuple):
         return tuple(key for key in REMEDIES if key in signature(self.steps).parameters)
 
 
-def _antipure(**options) -> Protection:
+def _antipure(title: str, colour: str, **options) -> Protection:
     """AntiPure with other defaults."""
-    return Protection(partial(antipure_steps, **options), partial(antipure_images, **options))
+    made = (partial(function, **options) for function in (antipure_steps, antipure_images))
+    return Protection(*made, title=title, colour=colour)
 
 
 _SELECTION = {"candidates": 2, "radius": 200, "keep": 600}
 _LEARNING = {"surrogate_steps": 1, "prior_weight": 0}
+_SHORT = {"iterations": 1}
+_PAPER = {"balance": "sum", "weights": (1, 0.5, 0.5), "momentum": 0.0}
 
+# Colours: Okabe and Ito's for the methods that the course compares most, others between them.
 PROTECTIONS: dict[str, Protection] = {
-    "none": Protection(none_steps),
-    "random": Protection(random_steps),
-    "random-grey": Protection(random_grey_steps),
-    "random-lowpass": Protection(random_lowpass_steps),
-    "advdm": Protection(advdm_steps),
-    "photoguard": Protection(photoguard_steps),
-    "mist": Protection(mist_steps),
-    "fsmg": Protection(fsmg_steps, also=(dreambooth_steps,), quick=_LEARNING),
-    "aspl": Protection(aspl_steps, also=(Surrogate,), quick=_LEARNING),
-    "simac": Protection(simac_steps, also=(Surrogate,), quick=_LEARNING | _SELECTION),
-    "pixel-ddpm": _antipure(weights=(1, 0, 0)),
-    "pfg": _antipure(weights=(0, 1, 0)),
-    "etg": _antipure(weights=(0, 0, 1)),
-    "antipure": _antipure(),
-    "antipure-paper": _antipure(balance="sum", weights=(1, 0.5, 0.5), momentum=0.0),
-    "antipure-pfg": _antipure(weights=(0.1, 0, 0.5)),  # without PFG
-    "antipure-etg": _antipure(weights=(0.1, 0.5, 0)),  # without ETG
-    "end-to-end": Protection(end_to_end_steps, end_to_end_images, quick={"iterations": 1}),
-    "workflow": Protection(workflow_steps, end_to_end_images, quick={"iterations": 1}),
+    "none": Protection(none_steps, title="clean photos", colour="#000000"),
+    "random": Protection(random_steps, title="random signs", colour="#888888"),
+    "random-grey": Protection(random_grey_steps, title="random grey signs", colour="#AAAAAA"),
+    "random-lowpass": Protection(random_lowpass_steps, title="random smooth signs", colour="#BBBBBB"),
+    "advdm": Protection(advdm_steps, title="AdvDM", colour="#0072B2"),
+    "photoguard": Protection(photoguard_steps, title="PhotoGuard", colour="#E69F00"),
+    "mist": Protection(mist_steps, title="Mist", colour="#56B4E9"),
+    "fsmg": Protection(fsmg_steps, None, (dreambooth_steps,), _LEARNING, "FSMG", "#8C564B"),
+    "aspl": Protection(aspl_steps, None, (Surrogate,), _LEARNING, "ASPL", "#5B3A8C"),
+    "simac": Protection(simac_steps, None, (Surrogate,), _LEARNING | _SELECTION, "SimAC", "#CC79A7"),
+    "pixel-ddpm": _antipure("L_ddpm alone", "#999933", weights=(1, 0, 0)),
+    "pfg": _antipure("PFG alone", "#882255", weights=(0, 1, 0)),
+    "etg": _antipure("ETG alone", "#44AA99", weights=(0, 0, 1)),
+    "antipure": _antipure("AntiPure (balanced)", "#D55E00"),
+    "antipure-paper": _antipure("AntiPure (paper)", "#F0A070", **_PAPER),
+    "antipure-pfg": _antipure("AntiPure without PFG", "#A04000", weights=(0.1, 0, 0.5)),
+    "antipure-etg": _antipure("AntiPure without ETG", "#702000", weights=(0.1, 0.5, 0)),
+    "end-to-end": Protection(end_to_end_steps, end_to_end_images, (), _SHORT, "exact gradient", "#66A61E"),
+    "workflow": Protection(workflow_steps, end_to_end_images, (), _SHORT, "workflow attack", "#009E73"),
 }
 
 

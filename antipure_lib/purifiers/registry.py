@@ -52,6 +52,7 @@ class Purifier(NamedTuple):
     also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
     along: Callable[..., Iterator[PurifyState]] | None = None  # same arguments, yields after each iteration
     quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
+    title: str = ""  # in every table and figure; by default its name
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -74,23 +75,31 @@ class Part(NamedTuple):
 
 
 PURIFIERS: dict[str, Purifier] = {
-    "none": Purifier(lambda x: x),  # for comparison
-    "jpeg": Purifier(jpeg, ("quality",), check_quality),
+    "none": Purifier(lambda x: x, title="as posted"),  # for comparison
+    "jpeg": Purifier(jpeg, ("quality",), check_quality, title="JPEG"),
     "blur": Purifier(gaussian_blur, ("sigma",)),
     "resize": Purifier(resize_and_back, ("factor",), check_factor),
-    "diffpure": Purifier(diffpure, ("t",), check_counts, quick={"t": 2}),
+    "diffpure": Purifier(diffpure, ("t",), check_counts, quick={"t": 2}, title="DiffPure"),
     "gridpure": Purifier(
         gridpure,
         ("rounds", "iterations"),
         check_counts,
         along=gridpure_steps,
         quick={"t": 2, "iterations": 2},
+        title="GrIDPure",
     ),
     "freqpure": Purifier(
-        freqpure, ("rounds", "t"), check_counts, also=(freqpure_steps,), quick={"t": 2, "rounds": 1}
+        freqpure,
+        ("rounds", "t"),
+        check_counts,
+        (freqpure_steps,),
+        quick={"t": 2, "rounds": 1},
+        title="FreqPure",
     ),
     "waifu2x": Purifier(waifu2x),
-    "adversecleaner": Purifier(adversecleaner, ("iterations",), check_counts, quick={"iterations": 2}),
+    "adversecleaner": Purifier(
+        adversecleaner, ("iterations",), check_counts, quick={"iterations": 2}, title="AdverseCleaner"
+    ),
     "autoencoder": Purifier(autoencoder),
     "degrid": Purifier(degrid, ("patch",), check_patch),
 }

@@ -13,15 +13,18 @@ from antipure_lib.benchmark.tables import (
     comparable,
     comparison,
     interval_of,
+    protection_name,
+    purifier_name,
     result_table,
     select,
     write_interval,
 )
+from antipure_lib.protections.registry import PROTECTIONS
 
 matplotlib.use("Agg")
 PEOPLE = [f"p{k:02}" for k in range(1, 9)]
 EFFECT = {"none": 0.0, "random": -0.01, "antipure": -0.2}
-SHOWN = ["clean photos", "random", "antipure"]
+SHOWN = ["clean photos", "random signs", "AntiPure (balanced)"]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,31 @@ def test_heat_map_is_darker_where_the_protector_wins(rows):
     assert texts[0] == f"{interval_of(select(rows, protect='none', purify='gridpure10'), 'ism').mean:.3f}"
 
 
-def test_a_protection_looks_the_same_in_every_figure(rows):
-    names = list(EFFECT)
-    assert len({(s["color"], s["marker"]) for s in (figures.style(names, n) for n in names)}) == len(names)
+def test_every_protection_has_a_title_and_a_look_of_its_own():
+    looks = {(found["color"], found["marker"]) for found in map(figures.style, PROTECTIONS)}
+    assert len(looks) == len({record.title for record in PROTECTIONS.values()} - {""}) == len(PROTECTIONS)
+
+
+def test_a_method_without_a_record_has_its_own_name_and_a_steady_look():
+    assert (protection_name("mine"), purifier_name("theirs75")) == ("mine", "theirs75")
+    assert figures.style("mine") == figures.style("mine")
+
+
+def test_a_purifiers_name_holds_its_numbers():
+    shown = {
+        "none": "as posted",
+        "gridpure2x20": "GrIDPure 2 × 20",
+        "jpeg75+resize0.5": "JPEG 75 + resize 0.5",
+    }
+    assert {name: purifier_name(name) for name in shown} == shown
+
+
+def test_slopes_go_through_the_means_and_their_names_keep_apart(rows):
+    purifiers = ["gridpure10", "gridpure40"]
+    axis = figures.show_slopes(rows, purifiers, "ism").axes[0]
+    for line, name in zip(axis.lines, EFFECT, strict=True):
+        means = [interval_of(select(rows, protect=name, purify=p), "ism").mean for p in purifiers]
+        assert line.get_ydata() == pytest.approx(means)
+    heights = sorted(text.get_position()[1] for text in axis.texts)
+    assert len(heights) == len(EFFECT)
+    assert min(np.diff(heights)) > 0.03 * np.diff(axis.get_ylim())[0]

@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 
 import antipure_lib as ap
+from antipure_lib.purifiers.freqpure import freqpure_steps
 
 from .helpers import ddpm, photos, picture, pipe
 from .registry import refusal, situation
@@ -143,7 +144,7 @@ def scheduler(name, config):
     "shared model",
     cases={
         "gridpure": lambda m: ap.gridpure_steps(m, picture(16, 24), t=1, iterations=3),
-        "freqpure": lambda m: ap.freqpure_steps(m, picture(16, 24), t=1, rounds=2),
+        "freqpure": lambda m: freqpure_steps(m, picture(16, 24), t=1, rounds=2),
         "antipure": lambda m: ap.antipure_steps(m, picture(16, 24), **FEW),
     },
 )

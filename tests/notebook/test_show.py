@@ -1,11 +1,12 @@
 """Figures as frames, and the slider over them."""
 
 import io
+from base64 import b64decode
 
 import pytest
 from PIL import Image
 
-from antipure_lib.notebook.show import scrub, to_png
+from antipure_lib.notebook.show import scrub, strip, to_png
 
 plt = pytest.importorskip("matplotlib.pyplot")
 pytest.importorskip("ipywidgets")
@@ -31,3 +32,18 @@ def test_slider_shows_the_frame_of_its_label():
     assert picture.value == frames["dark"] != frames["light"]
     slider.value = "light"
     assert picture.value == frames["light"]
+
+
+def test_slider_carries_a_strip_of_five_labelled_frames_for_pages_without_a_kernel():
+    frames = {k: frame(k / 8)[1] for k in range(9)}  # 40 × 30 px each
+    bundle = scrub(frames, "k")._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    sheet = Image.open(io.BytesIO(b64decode(bundle["image/png"])))
+    assert sheet.size == (5 * 40, 30 + 18)
+    middle = [sheet.getpixel((40 * place + 20, 18 + 15))[0] for place in range(5)]
+    assert middle == [round(255 * k / 8) for k in (0, 2, 4, 6, 8)]
+
+
+def test_strip_breaks_into_rows_of_its_width():
+    sheet = Image.open(io.BytesIO(strip({k: frame(k / 8)[1] for k in range(9)}, "k", count=4, width=90)))
+    assert sheet.size == (2 * 40, 2 * (30 + 18))

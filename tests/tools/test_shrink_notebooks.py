@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from tools.notebooks.shrink import shrink, shrink_picture
+from tools.notebooks.shrink import PNG, WIDGET, shrink, shrink_picture
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -66,3 +66,13 @@ def test_only_pictures_of_a_notebook_change(few_colours):
     after = found.cells[1].outputs[0].data["image/png"]
     assert len(after) < len(before)
     assert found == notebook(after)
+
+
+def test_a_widget_gives_way_to_its_picture_alone(few_colours):
+    picture = base64.b64encode(png(few_colours)).decode()
+    outputs = [
+        new_output("display_data", {WIDGET: {"model_id": "0"}, **more}) for more in ({PNG: picture}, {})
+    ]
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=outputs)])
+    shrink(notebook)
+    assert [WIDGET in output.data for output in notebook.cells[0].outputs] == [False, True]

@@ -1,5 +1,7 @@
 """Reduce the pictures in executed notebooks to 256 colours each: a third to a half of the bytes.
 
+A widget that also has a picture leaves the picture alone: the file has no kernel that could run the widget.
+
     python -m tools.notebooks.shrink [NOTEBOOK …]     # in place; `make execute` does it after running them
 
 A picture that wouldn't get smaller stays as it is, so a second run changes nothing.
@@ -15,7 +17,7 @@ from PIL import Image
 
 from tools.notebooks.stamp import for_each, read_notebook, write_notebook
 
-PNG = "image/png"
+PNG, WIDGET = "image/png", "application/vnd.jupyter.widget-view+json"
 
 
 def shrink_picture(png: bytes) -> bytes:
@@ -31,10 +33,11 @@ def shrink_picture(png: bytes) -> bytes:
 
 
 def shrink(notebook: NotebookNode) -> None:
-    """Shrink every picture among the outputs of a notebook, in place."""
+    """Shrink every picture among the outputs of a notebook, and drop the widgets that have one, in place."""
     for cell in notebook.cells:
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             if PNG in data:
+                data.pop(WIDGET, None)
                 data[PNG] = base64.b64encode(shrink_picture(base64.b64decode(data[PNG]))).decode()
 
 

@@ -65,7 +65,10 @@ def _folded_text(source: str) -> str:
 
 
 def _without_kernel(output: NotebookNode) -> NotebookNode:
-    """An output as it is, or a line of text in place of a widget, which a page can't run."""
+    """An output without its widget, which a page can't run: its picture, or else a line of text."""
     if WIDGET not in output.get("data", {}):
+        return output
+    if "image/png" in output.data:
+        del output.data[WIDGET]
         return output
     return new_output("display_data", {"text/markdown": NEEDS_KERNEL})
