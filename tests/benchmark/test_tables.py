@@ -109,7 +109,7 @@ def test_a_person_without_a_face_is_not_counted(rows):
 
 def test_iterations_figure_shows_the_means_and_intervals(rows):
     axis, names = figures.show_iterations(rows, "ism").axes[0], ["gridpure10", "gridpure40"]
-    assert [text.get_text() for text in axis.get_xticklabels()] == names
+    assert [text.get_text() for text in axis.get_xticklabels()] == list(map(purifier_name, names))
     wanted = [interval_of(select(rows, protect="antipure", purify=name), "ism") for name in names]
     np.testing.assert_allclose(axis.containers[2].lines[0].get_ydata(), [i.mean for i in wanted])
     low, high = axis.containers[2].lines[2][0].get_segments()[0][:, 1]
@@ -131,7 +131,7 @@ def test_means_stand_in_panels_with_their_intervals(rows):
 
 def test_pareto_leaves_out_what_changes_no_photo(rows):
     axis = figures.show_pareto(select(rows, purify="gridpure10")).axes[0]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["random", "antipure"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == SHOWN[1:]
     x, y = (float(values[0]) for values in axis.containers[0].lines[0].get_data())
     assert x == pytest.approx(0.15) and y == pytest.approx(0.89, abs=0.01)
 

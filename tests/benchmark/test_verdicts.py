@@ -78,7 +78,8 @@ def test_what_is_missing_is_named_and_not_judged():
     assert set(found.values()) == {"not measured yet"}
     assert set(v.verdicts([]).values()) == {"not measured yet"}
     claim = v.claims()["stronger with more purification"]
-    assert v.missing_cells(rows, claim) == ["antipure after gridpure10", "clean photos after gridpure10"]
+    missing = ["AntiPure (balanced) after GrIDPure 10", "clean photos after GrIDPure 10"]
+    assert v.missing_cells(rows, claim) == missing
     assert v.missing_cells(made(as_the_paper_says), claim) == []
 
 

@@ -150,6 +150,12 @@ def test_as_page_leaves_the_notebook_alone_and_needs_no_exercise_in_form():
     assert cells[3].outputs[0].data == {"text/markdown": NEEDS_KERNEL}
 
 
+def test_a_widget_with_a_picture_leaves_the_picture_alone():
+    notebook = made_up()
+    notebook.cells[3].outputs[0].data["image/png"] = "aGk="
+    assert set(as_page(notebook).cells[3].outputs[0].data) == {"image/png", "text/plain"}
+
+
 def test_only_a_site_is_replaced_and_only_by_a_whole_one(tmp_path):
     chapters, out, log = tmp_path / "chapters", tmp_path / "out", tmp_path / "log"
     chapters.mkdir()
