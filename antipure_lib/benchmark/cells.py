@@ -110,11 +110,12 @@ def setup(cell: Cell, world: World) -> str:
     """Hashes with "-" between them: of what a table's rows share, and of protection, purifier, customizer."""
     protection = PROTECTIONS[cell.protect]
     purifiers = [PURIFIERS[part.kind] for part in parts_of(cell.purify)]
+    customizer = CUSTOMIZERS[cell.customize]
     parts = (
         (world.samples, world.learning, *world.weights.values(), *_machine(world), defaults(generate)),
         (dict(world.options.get(cell.protect, {})), defaults(protection.steps, *protection.also)),
         tuple(defaults(purifier.run, *purifier.also) for purifier in purifiers),
-        (defaults(CUSTOMIZERS[cell.customize].steps),),
+        (defaults(customizer.steps, *customizer.also),),
     )
     return "-".join(digest(*part)[:8] for part in parts)
 
@@ -187,7 +188,12 @@ def generated_images(cell: Cell, photos: torch.Tensor, world: World) -> tuple[to
         return torch.cat([generate(trained, p, seed=_seed(cell, p), **common) for p in PROMPTS])
 
     made_from = ("customize", cell.customize, cell.seed, world.samples, str(dtype), photos, options)
-    made_from += (PROMPTS, defaults(record.steps, generate), world.weights["pipe"], *_machine(world))
+    made_from += (
+        PROMPTS,
+        defaults(record.steps, *record.also, generate),
+        world.weights["pipe"],
+        *_machine(world),
+    )
     return kept(world.cache, made_from, make)
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 
 from ..runtime.pipelines import StableDiffusionPipeline
+from .adapted import adapted_lora_steps
 from .dreambooth import dreambooth_steps
 from .lora import lora_steps
 from .training import CustomizeState, last_pipe
@@ -31,6 +32,7 @@ class Customizer(NamedTuple):
 
     steps: Callable[..., Iterator[CustomizeState]]  # steps(pipe, images, seed=…, dtype=…, steps=…, …)
     quick: Mapping[str, object] = {}  # arguments that mean little work, for tests
+    also: tuple[Callable, ...] = ()  # functions whose defaults decide the result as well
 
     def __call__(
         self, pipe: StableDiffusionPipeline, images: torch.Tensor, **options
@@ -47,4 +49,5 @@ class Customizer(NamedTuple):
 CUSTOMIZERS: dict[str, Customizer] = {
     "dreambooth": Customizer(dreambooth_steps, quick={"steps": 2, "n_prior": 2}),
     "lora": Customizer(lora_steps, quick={"steps": 2}),
+    "adapted-lora": Customizer(adapted_lora_steps, {"steps": 2, "fit_steps": 2}, also=(lora_steps,)),
 }
