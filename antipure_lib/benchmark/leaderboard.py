@@ -9,6 +9,7 @@ import torch
 
 from ..notebook.show import show_rows, to_png
 from ..photos.pictures import atomic
+from .tables import protection_name, purifier_name
 from .tournament import Match, standings
 
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
@@ -19,11 +20,14 @@ img { max-width: 100%; image-rendering: pixelated }"""
 
 def show_contest(matches: Sequence[Match]):
     """One generated face per protection (rows, best first) and purifier (columns). Returns the figure."""
-    ranks = [row for row in standings(matches, {}) if row["kind"] != "–"]
+    ranks = standings(matches, {})
     names = {
         kind: [row["name"] for row in ranks if row["kind"] == kind] for kind in ("protection", "purifier")
     }
-    faces = {(match.protection, match.purifier): match.image for match in reversed(matches)}
+    faces = {
+        (protection_name(match.protection), purifier_name(match.purifier)): match.image
+        for match in reversed(matches)
+    }
     nothing = torch.ones_like(matches[0].image)
     rows = {
         p: torch.stack([faces.get((p, q), nothing) for q in names["purifier"]]) for p in names["protection"]

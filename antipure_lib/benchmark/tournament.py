@@ -21,6 +21,7 @@ from .cells import Person, World, generated_images, load_person, protected_photo
 from .entrant import Refused, enter
 from .rows import Cell
 from .run import make_world
+from .tables import protection_name, purifier_name
 
 RIVALS = ("none", "random", "advdm", "antipure", "workflow")
 PURIFIERS = ("none", "gridpure2x20")
@@ -61,9 +62,9 @@ def tournament(
 ) -> Iterator[tuple[list[Match], dict[str, str]]]:
     """Yield all matches so far, and the problems (entry → what went wrong), after each match.
 
-    Every protection meets every purifier. An entry is called "file/name". The δ of a protection with a
-    higher LPIPS than AntiPure's is scaled down. Raises ValueError for values outside their range and for
-    files that aren't there.
+    Every protection meets every purifier. An entry is called "file/name". The δ of a protection, shipped or
+    not, with a higher LPIPS than AntiPure's is scaled down. Raises ValueError for values outside their range
+    and for files that aren't there.
     """
     paths = [_existing(file) for file in files]
     eta, _ = check_eta(eta), check_positive(seconds=seconds, memory=memory)
@@ -71,9 +72,12 @@ def tournament(
     persons = {name: load_person(name) for name in people or hidden_people()}
     common = dict(models, seed=SEED, eta=eta, memory=memory, seconds=seconds * len(persons))
     problems: dict[str, str] = {}
-    protected: Photos = {(rival, name): _shipped(rival, name, world) for rival in rivals for name in persons}
-    sets = {(which, name): person[k] for name, person in persons.items() for k, which in enumerate("AB")}
-    purify_too = []
+    protected: Photos = {
+        (rival, name): _at_most(_shipped(rival, name, world), name, person, world)
+        for rival in rivals
+        for name, person in persons.items()
+    }
+    sets, purify_too = _given(persons), []
     for path in paths:
         entries, registered = _entries(path, "protections", sets, eta, problems, common)
         purify_too += [path] if registered["purifiers"] else []
@@ -100,6 +104,27 @@ def tournament(
         yield matches, problems
 
 
+def rehearse(
+    file: str | os.PathLike,
+    person: str = "",  # default: the first of hidden_people()
+    eta: float = 16 / 255,
+    seconds: float = 300,
+    memory: float = 8,
+    ddpm: str = "nano",
+    pipe: str = "nano",
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A file's protected photos of one person, "file/name" → 4×3×H×W in [0, 1], and its problems.
+
+    They are made and checked as in a `tournament`, whose arguments these are. Nothing is learned or scaled.
+    """
+    path, person = _existing(file), person or hidden_people()[0]
+    eta, _ = check_eta(eta), check_positive(seconds=seconds, memory=memory)
+    common = dict(ddpm=ddpm, pipe=pipe, seed=SEED, eta=eta, memory=memory, seconds=seconds)
+    problems: dict[str, str] = {}
+    entries, _ = _entries(path, "protections", _given({person: load_person(person)}), eta, problems, common)
+    return {entry: photos["B", person] for entry, photos in entries.items()}, problems
+
+
 def standings(matches: Sequence[Match], problems: Mapping[str, str]) -> list[dict[str, object]]:
     """The ranks as rows of a table: protections, then purifiers, then the entries with a problem.
 
@@ -112,7 +137,8 @@ def standings(matches: Sequence[Match], problems: Mapping[str, str]) -> list[dic
         own = {name: [match for match in matches if getattr(match, kind) == name] for name in names}
         for rank, name in enumerate(sorted(own, key=lambda name: sign * score(own[name])), 1):
             lpips = fmean(match.lpips for match in own[name]) if kind == "protection" else float("nan")
-            row = {"kind": kind, "rank": rank, "name": name, "pass rate": score(own[name]), "LPIPS": lpips}
+            title = protection_name(name) if kind == "protection" else purifier_name(name)
+            row = {"kind": kind, "rank": rank, "name": title, "pass rate": score(own[name]), "LPIPS": lpips}
             rows.append(row | {"problem": ""})
     nothing = {"kind": "–", "rank": "last", "name": "", "pass rate": float("nan"), "LPIPS": float("nan")}
     return rows + [nothing | {"name": name, "problem": text} for name, text in problems.items()]
@@ -134,6 +160,11 @@ def _existing(file: str | os.PathLike) -> Path:
             f"{file}: no such file; name a Python file that registers a protection or a purifier"
         )
     return path
+
+
+def _given(persons: Mapping[str, Person]) -> Photos:
+    """What a protection gets of each person: sets A and B."""
+    return {(which, name): person[k] for name, person in persons.items() for k, which in enumerate("AB")}
 
 
 def _shipped(rival: str, name: str, world: World) -> torch.Tensor:
@@ -180,6 +211,8 @@ def _lpips(x_adv: torch.Tensor, person: Person, world: World) -> float:
 
 def _at_most(x_adv: torch.Tensor, name: str, person: Person, world: World) -> torch.Tensor:
     """The photos with δ scaled down until their LPIPS is no higher than AntiPure's; by bisection."""
+    if x_adv.equal(person.set_b):
+        return x_adv
     limit, x = _lpips(_shipped("antipure", name, world), person, world), person.set_b
     scaled, low, high = x_adv, 0.0, 2.0  # the first middle is δ itself
     for _ in range(7):

@@ -9,8 +9,8 @@ import torch
 from tiny import WORDS, tiny_stable_diffusion
 
 from antipure_lib.__main__ import main
-from antipure_lib.benchmark.leaderboard import write_leaderboard
-from antipure_lib.benchmark.tournament import Match, hidden_people, standings, tournament
+from antipure_lib.benchmark.leaderboard import show_contest, write_leaderboard
+from antipure_lib.benchmark.tournament import Match, hidden_people, rehearse, standings, tournament
 from antipure_lib.judges.visible import lpips
 from antipure_lib.models.embedded import identities, load_faces
 from antipure_lib.protections.registry import protect
@@ -63,7 +63,7 @@ def entry(folder, name, text):
 
 
 def test_an_honest_entry_meets_everyone_and_is_no_more_visible_than_antipure(common, tmp_path):
-    rivals = ["none", "antipure"]
+    rivals = ["none", "antipure", "random"]
     *_, (matches, problems) = tournament([entry(tmp_path, "honest", HONEST)], **common | {"rivals": rivals})
     assert not problems
     pairs = {(match.protection, match.purifier) for match in matches}
@@ -74,7 +74,29 @@ def test_an_honest_entry_meets_everyone_and_is_no_more_visible_than_antipure(com
     x = load_faces("p12", "B")
     unscaled = protect("random", x, seed=0)
     assert float(lpips(x, unscaled).mean()) > 1.2 * found["antipure"]  # so it has to be scaled
-    assert 0.8 * found["antipure"] < found["honest/signs"] <= found["antipure"]
+    for name in ("honest/signs", "random"):
+        assert 0.8 * found["antipure"] < found[name] <= found["antipure"]
+
+
+def test_a_rehearsal_gives_the_photos_or_the_problem_of_an_entry(common, tmp_path):
+    models = {name: common[name] for name in ("ddpm", "pipe")}
+    photos, problems = rehearse(entry(tmp_path, "honest", HONEST), "p12", **models)
+    x = load_faces("p12", "B")
+    assert list(photos) == ["honest/signs"] and not problems
+    assert photos["honest/signs"].shape == x.shape
+    assert 0 < (photos["honest/signs"] - x).abs().max() <= 16 / 255 + 1e-6
+    loud = entry(tmp_path, "loud", f'{WRONG["loud"][1]}\nPROTECTIONS["mine"] = Protection(s)\n')
+    photos, problems = rehearse(loud, **models)  # of the first of the people kept apart
+    assert not photos and "over budget" in problems["loud/mine"]
+    with pytest.raises(ValueError, match="gone.py"):
+        rehearse(tmp_path / "gone.py")
+
+
+def test_the_leaderboard_shows_titles():
+    image = torch.zeros(3, 4, 4)
+    rows = standings([Match("none", "gridpure2x20", "p1", 0.5, float("nan"), image)], {})
+    assert [row["name"] for row in rows] == ["clean photos", "GrIDPure 2 × 20"]
+    assert len(show_contest([Match("none", "none", "p1", 0.5, float("nan"), image)]).axes) == 1
 
 
 def test_what_goes_wrong_is_named_and_ranked_last(common, tmp_path):
