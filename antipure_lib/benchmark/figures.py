@@ -66,11 +66,14 @@ def show_iterations(
         look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5}
         axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(name))
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
-    return _labelled(axis, "purified with", label(figure))
+    axis.set(xlabel="purified with", ylabel=label(figure))
+    tidy(axis)
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return axis.figure
 
 
 def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
-    """Visible change against effect: a point per protection, with 95 % intervals over people both ways.
+    """Visible change against effect: a named point per protection, with 95 % intervals over people both ways.
 
     rows: of one purifier and one customizer. Returns the figure.
     """
@@ -81,16 +84,14 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
         a, b = interval_of(own, x), interval_of(own, y)
         if np.isnan(a.mean):  # a protection that changes no photo has no LPIPS
             continue
-        look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2}
+        look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2, "elinewidth": 0.6}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(name))
-    return _labelled(axis, label(x), label(y))
-
-
-def _labelled(axis, xlabel: str, ylabel: str):
-    """The axis's figure, with labels and with a legend at the right."""
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+        place = {"xytext": (6, 4), "textcoords": "offset points"}
+        axis.annotate(
+            protection_name(name), (a.mean, b.mean), **place, color=style(name)["color"], fontsize=9
+        )
+    axis.set(xlabel=label(x), ylabel=label(y))
     tidy(axis)
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return axis.figure
 
 
