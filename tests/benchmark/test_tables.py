@@ -131,7 +131,7 @@ def test_means_stand_in_panels_with_their_intervals(rows):
 
 def test_pareto_leaves_out_what_changes_no_photo(rows):
     axis = figures.show_pareto(select(rows, purify="gridpure10")).axes[0]
-    assert [text.get_text() for text in axis.texts] == SHOWN[1:] and axis.get_legend() is None
+    assert {text.get_text() for text in axis.texts} == set(SHOWN[1:]) and axis.get_legend() is None
     x, y = (float(values[0]) for values in axis.containers[0].lines[0].get_data())
     assert x == pytest.approx(0.15) and y == pytest.approx(0.89, abs=0.01)
 
@@ -172,3 +172,8 @@ def test_slopes_go_through_the_means_and_their_names_keep_apart(rows):
     heights = sorted(text.get_position()[1] for text in axis.texts)
     assert len(heights) == len(EFFECT)
     assert min(np.diff(heights)) > 0.03 * np.diff(axis.get_ylim())[0]
+
+
+def test_names_keep_apart_and_stay_as_near_as_they_can():
+    apart = figures._apart({"a": 0.0, "b": 0.1, "c": 5.0, "d": np.nan}, 1.0)
+    assert apart == pytest.approx({"a": -0.45, "b": 0.55, "c": 5.0})
