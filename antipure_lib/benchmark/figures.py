@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from ..notebook.show import COLOURS, tidy
 from ..protections.registry import PROTECTIONS
@@ -81,13 +82,14 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
     rows: of one purifier and one customizer. Returns the figure.
     """
     names, at = names_in(rows, "protect"), {}
-    _, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    _, axis = plt.subplots(figsize=(7.4, 4.6), layout="constrained")
     for name in names:
         own = select(rows, protect=name)
         a, b = interval_of(own, x), interval_of(own, y)
         if np.isnan(a.mean):  # a protection that changes no photo has no LPIPS
             continue
-        look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2, "elinewidth": 0.6}
+        faint = (*to_rgb(style(name)["color"]), 0.35)
+        look = {"label": protection_name(name), "ls": "", "ms": 7, "ecolor": faint}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(name))
         at[name] = a.mean, b.mean
     low, high = axis.get_ylim()
