@@ -92,10 +92,11 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
         look = {"label": protection_name(name), "ls": "", "ms": 7, "ecolor": faint}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(name))
         at[name] = a.mean, b.mean
-    low, high = axis.get_ylim()
-    for name, height in _apart({name: place for name, (_, place) in at.items()}, (high - low) / 20).items():
+    gap, near = np.ptp(axis.get_ylim()) / 20, np.ptp(axis.get_xlim()) / 5
+    for name, (across, _) in at.items():  # names of points that are near each other keep apart
+        heights = _apart({other: v for other, (u, v) in at.items() if abs(u - across) < near}, gap)
         shift = {"xytext": (7, 5), "textcoords": "offset points", "fontsize": 9}
-        axis.annotate(protection_name(name), (at[name][0], height), **shift, color=style(name)["color"])
+        axis.annotate(protection_name(name), (across, heights[name]), **shift, color=style(name)["color"])
     axis.set(xlabel=label(x), ylabel=label(y))
     tidy(axis)
     return axis.figure
