@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from ..notebook.show import COLOURS, tidy
 from ..protections.registry import PROTECTIONS
@@ -50,47 +51,54 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
 
 
 def show_iterations(
-    rows: Rows, figure: str = "ism", purifiers: Sequence[str] = (), protections: Sequence[str] = ()
+    rows: Rows, figure: str = "ism", purifiers: Sequence[str] = (), protections: Sequence[str] = (), axis=None
 ):
-    """A figure against the strength of purification, a line per protection, 95 % intervals over people.
+    """A figure against the strength of purification, a named line per protection, 95 % intervals over people.
 
-    purifiers: names in the order of the axis, such as gridpure10 … gridpure40. Returns the figure.
+    purifiers: names in the order of the axis, such as gridpure10 … gridpure40. axis: of Matplotlib, to draw
+    on; default a new figure. Returns the figure.
     """
     protections = protections or names_in(rows, "protect")
     purifiers = purifiers or names_in(rows, "purify")
-    _, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    axis = axis or plt.subplots(figsize=(6.4, 3.8), layout="constrained")[1]
+    ends = {}
     for k, name in enumerate(protections):
         found = [interval_of(select(rows, protect=name, purify=p), figure) for p in purifiers]
         bars = np.hstack([_bar(interval) for interval in found])
         place = np.arange(len(purifiers)) + 0.06 * (k - (len(protections) - 1) / 2)  # intervals side by side
-        look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5}
+        look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5, "elinewidth": 0.7}
+        ends[name] = found[-1].mean
         axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(name))
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
-    return _labelled(axis, "purified with", label(figure))
+    axis.set(xlabel="purified with", ylabel=label(figure))
+    tidy(axis)
+    _name_ends(axis, ends, len(purifiers) - 0.85)
+    return axis.figure
 
 
 def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
-    """Visible change against effect: a point per protection, with 95 % intervals over people both ways.
+    """Visible change against effect: a named point per protection, with 95 % intervals over people both ways.
 
     rows: of one purifier and one customizer. Returns the figure.
     """
-    names = names_in(rows, "protect")
-    _, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    names, at = names_in(rows, "protect"), {}
+    _, axis = plt.subplots(figsize=(7.4, 4.6), layout="constrained")
     for name in names:
         own = select(rows, protect=name)
         a, b = interval_of(own, x), interval_of(own, y)
         if np.isnan(a.mean):  # a protection that changes no photo has no LPIPS
             continue
-        look = {"label": protection_name(name), "ls": "", "lw": 1, "capsize": 2}
+        faint = (*to_rgb(style(name)["color"]), 0.35)
+        look = {"label": protection_name(name), "ls": "", "ms": 7, "ecolor": faint}
         axis.errorbar(a.mean, b.mean, _bar(b), _bar(a), **look, **style(name))
-    return _labelled(axis, label(x), label(y))
-
-
-def _labelled(axis, xlabel: str, ylabel: str):
-    """The axis's figure, with labels and with a legend at the right."""
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+        at[name] = a.mean, b.mean
+    gap, near = np.ptp(axis.get_ylim()) / 20, np.ptp(axis.get_xlim()) / 5
+    for name, (across, _) in at.items():  # names of points that are near each other keep apart
+        heights = _apart({other: v for other, (u, v) in at.items() if abs(u - across) < near}, gap)
+        shift = {"xytext": (7, 5), "textcoords": "offset points", "fontsize": 9}
+        axis.annotate(protection_name(name), (across, heights[name]), **shift, color=style(name)["color"])
+    axis.set(xlabel=label(x), ylabel=label(y))
     tidy(axis)
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return axis.figure
 
 
@@ -108,28 +116,31 @@ def show_slopes(
         means = [interval_of(select(rows, protect=name, purify=p), figure).mean for p in purifiers]
         axis.plot(range(len(purifiers)), means, lw=1.8, ms=6, **style(name))
         ends[name] = means[-1]
-    low, high = axis.get_ylim()
-    for name, place in _apart(ends, (high - low) / 22).items():
-        axis.text(
-            len(purifiers) - 0.94,
-            place,
-            protection_name(name),
-            va="center",
-            fontsize=9,
-            color=style(name)["color"],
-        )
+    _name_ends(axis, ends, len(purifiers) - 0.94)
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
     axis.set(xlim=(-0.15, len(purifiers) - 0.2), ylabel=label(figure))
     tidy(axis)
     return axis.figure
 
 
+def _name_ends(axis, ends: Mapping[str, float], x: float) -> None:
+    """Each protection's name at x, at the height of its line's end or near it."""
+    low, high = axis.get_ylim()
+    for name, place in _apart(ends, (high - low) / 22).items():
+        look = {"va": "center", "fontsize": 9, "color": style(name)["color"]}
+        axis.text(x, place, protection_name(name), **look)
+
+
 def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
-    """The same heights, moved up where two names would be closer than `gap`."""
-    found, last = {}, -np.inf
-    for name, place in sorted(places.items(), key=lambda item: item[1]):
-        found[name] = last = max(place, last + gap)
-    return found
+    """The heights nearest to these (least squares), no two closer than `gap`; nan are left out."""
+    names = sorted((name for name in places if not np.isnan(places[name])), key=places.get)
+    blocks: list[list[float]] = []  # names that touch each other; isotonic regression of place − k·gap
+    for k, name in enumerate(names):
+        blocks.append([places[name] - k * gap])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [np.mean(block) for block in blocks for _ in block]
+    return {name: level + k * gap for k, (name, level) in enumerate(zip(names, levels, strict=True))}
 
 
 def show_grid(rows: Rows, figure: str = "ism"):

@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether two methods differ: bootstrap intervals, exact paired tests, Holm.
+"""How sure a mean is, and whether two methods differ: t and bootstrap intervals, exact paired tests, Holm.
 
 The unit is the person. A person's seeds are averaged first: another seed is no new evidence about people.
 """
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from ..runtime.checks import check_number
 
 
 class Interval(NamedTuple):
@@ -18,10 +20,29 @@ class Interval(NamedTuple):
     n: int
 
 
+def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of `values` and Student's t interval, which covers as often as it says even for few people.
+
+    values: one figure per person; nan are left out. level: in (0, 1), the share of such intervals
+    that contain the mean of all people. An end may lie outside a figure's range, such as below 0 for a share.
+    """
+    if not 0 < check_number(level, "level") < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    if len(known) < 2:
+        return Interval(float(known.mean()) if len(known) else np.nan, np.nan, np.nan, len(known))
+    from scipy.stats import t
+
+    half = t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
+
+
 def bootstrap_interval(values: Sequence[float]) -> Interval:
     """Mean of `values` and its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
 
-    values: one figure per person; nan are left out. 10,000 draws from a fixed seed.
+    values: one figure per person; nan are left out. 10,000 draws from a fixed seed. With eight people
+    about 90 % of these intervals contain the true mean, so figures and verdicts have `t_interval`.
     """
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]

@@ -16,18 +16,18 @@ _AFTER_CHAIN = {  # FID, ISM, BRISQUE
     ("CelebA-HQ", "dreambooth", "mist"): (70.23, 0.6688, 37.00),
     ("CelebA-HQ", "dreambooth", "aspl"): (78.84, 0.6422, 31.76),
     ("CelebA-HQ", "dreambooth", "simac"): (67.37, 0.6734, 33.73),
-    ("CelebA-HQ", "dreambooth", "antipure"): (81.15, 0.6112, 43.60),
+    ("CelebA-HQ", "dreambooth", "antipure-paper"): (81.15, 0.6112, 43.60),
     ("VGGFace2", "dreambooth", "advdm"): (83.90, 0.5923, 37.42),
     ("VGGFace2", "dreambooth", "aspl"): (90.29, 0.5938, 38.35),
-    ("VGGFace2", "dreambooth", "antipure"): (90.77, 0.5475, 46.01),
+    ("VGGFace2", "dreambooth", "antipure-paper"): (90.77, 0.5475, 46.01),
     ("VGGFace2", "lora", "aspl"): (117.89, 0.5723, 58.56),
-    ("VGGFace2", "lora", "antipure"): (127.67, 0.5428, 69.97),
+    ("VGGFace2", "lora", "antipure-paper"): (127.67, 0.5428, 69.97),
 }
 
 _BY_ITERATIONS = {  # nan where no figure is known
-    "ism": {"aspl": (0.6020, 0.6352, 0.6473, 0.6391), "antipure": (0.6362, 0.6271, 0.6075, 0.5994)},
-    "fid": {"aspl": (124.62, nan, nan, 77.30), "antipure": (54.45, nan, nan, 78.21)},
-    "brisque": {"aspl": (32.74, nan, nan, 30.34), "antipure": (40.27, nan, nan, 47.54)},
+    "ism": {"aspl": (0.6020, 0.6352, 0.6473, 0.6391), "antipure-paper": (0.6362, 0.6271, 0.6075, 0.5994)},
+    "fid": {"aspl": (124.62, nan, nan, 77.30), "antipure-paper": (54.45, nan, nan, 78.21)},
+    "brisque": {"aspl": (32.74, nan, nan, 30.34), "antipure-paper": (40.27, nan, nan, 47.54)},
 }
 
 # Rows of its main tables; "aspl" is Anti-DreamBooth. `data` says on which photos.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..protections.registry import PROTECTIONS
 from ..purifiers.registry import PURIFIERS, parts_of
-from .intervals import Interval, bootstrap_interval, holm, paired_test
+from .intervals import Interval, holm, paired_test, t_interval
 from .rows import FIGURES
 
 Rows = Sequence[Mapping[str, object]]
@@ -51,8 +51,8 @@ def by_person(rows: Rows, figure: str) -> dict[str, float]:
 
 
 def interval_of(rows: Rows, figure: str) -> Interval:
-    """Mean over people and its 95 % bootstrap interval."""
-    return bootstrap_interval(list(by_person(rows, figure).values()))
+    """Mean over people and its 95 % t interval."""
+    return t_interval(list(by_person(rows, figure).values()))
 
 
 def comparison(rows: Rows, figure: str) -> dict[str, float]:

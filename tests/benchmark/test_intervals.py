@@ -1,4 +1,7 @@
-"""Bootstrap against a normal sample's closed form, sign flips against enumeration, Holm against step-down."""
+"""t intervals against scipy and by coverage, bootstrap against a normal sample's closed form.
+
+Sign flips against enumeration, Holm against step-down.
+"""
 
 from itertools import product
 
@@ -6,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from antipure_lib.benchmark.intervals import bootstrap_interval, holm, paired_test
+from antipure_lib.benchmark.intervals import bootstrap_interval, holm, paired_test, t_interval
 
 
 def test_interval_of_a_large_sample_is_the_normal_one():
@@ -23,6 +27,36 @@ def test_interval_leaves_nan_out_and_says_when_it_knows_nothing():
     one = bootstrap_interval([5.0, np.nan])
     assert one.mean == 5 and one.n == 1 and np.isnan(one.low) and np.isnan(one.high)
     assert np.isnan(bootstrap_interval([]).mean)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 1 - 0.05 / 19])
+def test_t_interval_is_scipys(level):
+    values = np.random.default_rng(1).normal(2, 3, size=8)
+    found = t_interval([*values, np.nan], level)
+    test = stats.ttest_1samp(values, 0).confidence_interval(level)
+    assert found == pytest.approx((values.mean(), test.low, test.high, 8))
+
+
+def test_t_interval_of_few_covers_as_often_as_it_says_and_the_bootstrap_less():
+    people = np.random.default_rng(2).normal(size=(400, 5))
+    hits = {
+        make: np.mean([found.low <= 0 <= found.high for found in map(make, people)])
+        for make in (t_interval, bootstrap_interval)
+    }
+    assert 0.92 < hits[t_interval] < 0.98 and hits[bootstrap_interval] < 0.9
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.5, "95 %"])
+def test_t_interval_refuses_what_is_no_level(level):
+    with pytest.raises(ValueError, match="level"):
+        t_interval([1, 2, 3], level)
+
+
+def test_t_interval_says_when_it_knows_nothing():
+    one = t_interval([5.0, np.nan])
+    assert one.mean == 5 and one.n == 1 and np.isnan(one.low) and np.isnan(one.high)
+    assert np.isnan(t_interval([]).mean) and t_interval([]).n == 0
+    assert t_interval([2.0, 2.0, 2.0]) == (2.0, 2.0, 2.0, 3)
 
 
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=7))

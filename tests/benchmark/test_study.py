@@ -136,9 +136,9 @@ def test_coverage_counts_cells_and_whole_people():
 
 def test_the_papers_rows_are_read_by_the_tables():
     celeba = select(paper.MAIN, data="CelebA-HQ")
-    assert min(celeba, key=lambda r: r["ism"])["protect"] == "antipure"
+    assert min(celeba, key=lambda r: r["ism"])["protect"] == "antipure-paper"
     assert interval_of(select(celeba, protect="mist"), "ism").mean == 0.6688
-    curve = select(paper.BY_ITERATIONS, protect="antipure")
+    curve = select(paper.BY_ITERATIONS, protect="antipure-paper")
     assert [row["purify"] for row in curve] == list(paper.ITERATIONS)
     assert curve == sorted(curve, key=lambda row: -row["ism"])
     first, *middle, last = select(paper.BY_ITERATIONS, protect="aspl")
