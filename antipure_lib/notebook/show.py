@@ -9,7 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.ImageFont
 import torch
+from matplotlib.font_manager import findfont
 
 from ..core.images import check_image
 from ..runtime.checks import check_count, check_counts, check_number, check_positive
@@ -148,10 +150,11 @@ def strip(frames: Mapping[object, bytes], name: str, count: int = 5, width: int 
     pictures = [PIL.Image.open(io.BytesIO(frames[label])).convert("RGB") for label in chosen]
     w, h = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
     columns, title = max(1, min(len(pictures), width // w)), 18
+    font = PIL.ImageFont.truetype(findfont("DejaVu Sans"), 13)  # has Greek; Pillow's own hasn't
     sheet = PIL.Image.new("RGB", (columns * w, -(-len(pictures) // columns) * (h + title)), "white")
     for k, (label, picture) in enumerate(zip(chosen, pictures, strict=True)):
         x, y = k % columns * w, k // columns * (h + title)
-        PIL.ImageDraw.Draw(sheet).text((x + 4, y + 3), f"{name} = {label}", fill="black", font_size=13)
+        PIL.ImageDraw.Draw(sheet).text((x + 4, y + 3), f"{name} = {label}", fill="black", font=font)
         sheet.paste(picture, (x, y + title))
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
