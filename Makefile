@@ -43,7 +43,7 @@ site: $(READY) ## make the site from the committed chapters, without running the
 # files with most tests don't come first, which are short, but the longest.
 test: $(READY) ## run the tests and, as tests, every notebook (ARGS="-k pgd" for less)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --maxprocesses 4 \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests $(ARGS)
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 notebooks tests $(ARGS)
 
 # Also a torch with CUDA, some gigabytes: the oldest one is on PyPI in no other build.
 floors: $(READY) ## run the tests with the oldest packages that pyproject.toml allows, in .venv-floors
