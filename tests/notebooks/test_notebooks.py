@@ -1,6 +1,6 @@
 """The committed notebooks: fit to be read, and able to run with other parameters.
 
-With their own parameters nbval runs them: `make test` names notebooks/ beside tests/.
+With their own values nbval runs the short ones (`make test`), and `make walk` all of them.
 """
 
 import nbformat
