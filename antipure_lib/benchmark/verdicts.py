@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .intervals import Interval, holm, paired_test, t_interval
+from .intervals import Interval, t_interval
 from .study import CHAIN, RIVALS
 from .tables import WANTED, Rows, names_in, protection_name, purifier_name, select
 
@@ -28,15 +28,6 @@ class Contrast(NamedTuple):
     text: str
     figure: str  # a column of the results
     cells: tuple[tuple[float, str, str], ...]  # (weight, protection, purifier)
-
-
-class Finding(NamedTuple):
-    """What a paired test says about one contrast."""
-
-    contrast: Contrast
-    interval: Interval  # of the gain, over people, in the figure's units
-    p: float  # Holm-corrected within its claim
-    state: str  # "as claimed", "the other way", "unclear" or "missing"
 
 
 class Ruling(NamedTuple):
@@ -117,26 +108,6 @@ def verdicts(rows: Rows, ours: str = "antipure") -> dict[str, str]:
     """claim → verdict, from rows of one customizer; see `claims`."""
     found = {name: rulings(rows, claim) for name, claim in claims(ours).items()}
     return {name: verdict([ruling.state for ruling in some]) for name, some in found.items()}
-
-
-def findings(rows: Rows, claim: Sequence[Contrast]) -> list[Finding]:
-    """Contrasts by exact paired tests, Holm-corrected within the claim; verdicts don't use them.
-
-    rows: as for `rulings`. A contrast is clear if its p is at most ALPHA.
-    """
-    known = [gains(rows, contrast) for contrast in claim]
-    corrected = holm({k: paired_test(values, dict.fromkeys(values, 0.0)) for k, values in enumerate(known)})
-    out = []
-    for k, (contrast, values) in enumerate(zip(claim, known, strict=True)):
-        interval = t_interval(list(values.values()))
-        if interval.n < 2:
-            state = "missing"
-        elif corrected[k] > ALPHA:
-            state = "unclear"
-        else:
-            state = "as claimed" if interval.mean > 0 else "the other way"
-        out.append(Finding(contrast, interval, corrected[k], state))
-    return out
 
 
 def missing_cells(rows: Rows, claim: Sequence[Contrast]) -> list[str]:

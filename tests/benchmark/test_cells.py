@@ -3,14 +3,13 @@
 import copy
 import csv
 import re
-import subprocess
-import sys
 import time
 from functools import wraps
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import Forked, needs_fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WORDS, tiny_stable_diffusion
@@ -73,22 +72,24 @@ def faces(*_, n, **__):
     return load_faces("p04")[:n]
 
 
-def test_a_killed_run_resumes_to_the_table_of_an_unkilled_one(tmp_path, words):
+@needs_fork
+def test_a_killed_run_resumes_to_the_table_of_an_unkilled_one(tmp_path, world, monkeypatch):
+    monkeypatch.setattr(stages, "_machine", lambda world: ("cpu", 1))  # the fork has one thread
+    cells = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
     whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
-    assert main(words("whole.csv")) == 0
-    planned = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
-    assert [tuple(row[name] for name in Cell._fields) for row in read_rows(whole)] == planned
-    command = [sys.executable, "-m", "antipure_lib", *words("broken.csv", cache="b")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    list(benchmark(cells, whole, world._replace(cache=tmp_path / "a")))
+    assert [tuple(row[name] for name in Cell._fields) for row in read_rows(whole)] == cells
+    world = world._replace(cache=tmp_path / "b")
+    process = Forked(lambda: list(benchmark(cells, broken, world)))
     while not broken.exists():  # it comes whole, with the first cell
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
+        assert process.returncode is None, "it ended before it could be killed"
+        time.sleep(0.005)
     process.kill()
     process.wait()
     assert broken.read_text().count("\n") == 2
     with broken.open("a") as file:
         file.write("random,none,lo")  # a row that was cut off
-    assert main(words("broken.csv", cache="b")) == 0
+    list(benchmark(cells, broken, world))
     assert broken.read_bytes() == whole.read_bytes()
 
 

@@ -46,11 +46,11 @@ def test_predict_x0_undoes_add_noise(t):
 
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("kind", ["fixed_small", "fixed_small_log", "fixed_large", "learned_range"])
-def test_reverse_step_is_the_schedulers_at_every_timestep(kind, clip):
+def test_reverse_step_is_the_schedulers(kind, clip):
     scheduler = DDPMScheduler(variance_type=kind, clip_sample=clip)
     x_t, eps, v = normal(1), normal(2), normal(3).tanh()
     learned = kind == "learned_range"
-    for t in range(1000):
+    for t in (0, 1, *range(2, 998, 41), 998, 999):
         noise = normal(t)
         output = torch.cat([eps, v], 1) if learned else eps
         # diffusers draws noise in the shape of the model's output, so hand it ours.

