@@ -44,11 +44,13 @@ def better(ours: str, other: str, purify: str = CHAIN, figure: str = "same_perso
     return Contrast(text, figure, ((1, ours, purify), (-1, other, purify)))
 
 
-def overtakes(ours: str, other: str, figure: str = "same_person") -> Contrast:
+def overtakes(ours: str, other: str) -> Contrast:
     """The contrast "what `ours` is ahead of `other` grows from WEAK to CHAIN"."""
     way = f"from {purifier_name(WEAK)} to {purifier_name(CHAIN)}"
     text = f"{protection_name(ours)} gains on {protection_name(other)} {way}"
-    return Contrast(text, figure, ((1, ours, CHAIN), (-1, other, CHAIN), (-1, ours, WEAK), (1, other, WEAK)))
+    return Contrast(
+        text, "same_person", ((1, ours, CHAIN), (-1, other, CHAIN), (-1, ours, WEAK), (1, other, WEAK))
+    )
 
 
 def claims(ours: str = "antipure") -> dict[str, tuple[Contrast, ...]]:

@@ -30,7 +30,7 @@ def signs_steps(x, eta=16 / 255, steps=1, seed=0):
     signs = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).sign()
     yield PGDState(1, (x + eta * signs).clamp(0, 1), {}, {})
 PROTECTIONS["signs"] = Protection(signs_steps)
-PURIFIERS["darker"] = Purifier(lambda x: 0.5 * x)
+PURIFIERS["darker"] = Purifier(lambda pipe, x: 0.5 * x)
 """
 
 WRONG = {

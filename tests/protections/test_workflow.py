@@ -1,4 +1,4 @@
-"""The workflow attack: its gradient against finite differences, a planted weakness, memory, and bits."""
+"""The workflow attack: its gradient against finite differences, memory, and bits."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,6 @@ from differences import assert_gradient
 from latent_references import generator
 
 from antipure_lib.core.images import quantise
-from antipure_lib.core.pgd import pgd
 from antipure_lib.customization.latent_diffusion import posterior
 from antipure_lib.protections.workflow import MIXED, short_purifiers, workflow_loss, workflow_steps
 from antipure_lib.purifiers.filters import jpeg, resize_and_back
@@ -40,33 +39,11 @@ def test_jpeg_is_exact_forward_and_the_identity_backward(tiny_ddpm, pictures):
     assert torch.equal(short_purifiers(tiny_ddpm)["resize"](x, 0), resize_and_back(x))
 
 
-def test_a_planted_weakness_is_found(pictures):
-    """A purifier that removes everything but one known pattern: the attack must put its budget there."""
-    x, eta = 0.25 + pictures(2) / 2, 16 / 255
-    pattern = torch.ones(16, 16)
-    pattern[::2, ::2] = -1
-
-    def copies_the_pattern(y, seed):
-        blurred = resize_and_back(y.detach().clamp(0, 1), 0.25)
-        amount = ((y - x) * pattern).mean((1, 2, 3), keepdim=True)
-        return blurred.detach() + amount * pattern
-
-    loss = workflow_loss([copies_the_pattern], lambda y: y, x)
-    *_, last = pgd(loss, x, eta, steps=20, step_size=2 / 255, momentum=0.9, random_start=True)
-    found = ((last.x_adv - x) * pattern).mean((1, 2, 3)).abs() / eta
-    assert (found > 0.9).all()
-
-
-def test_same_seed_same_bits_and_kept_draws(tiny_ddpm, pipe, pictures):
-    x, options = pictures(2), dict(steps=3, step_size=4 / 255, t=2, stride=1, iterations=1)
-
+def test_draws_are_repeated_with_kept_ones_too(tiny_ddpm, pipe, pictures):
     def run(**more):
-        *_, last = workflow_steps(tiny_ddpm, pipe, x, **options | more)
-        assert (last.x_adv - x).abs().max() <= 16 / 255 + 1e-6
-        return last.x_adv
+        chain = dict(t=2, stride=1, iterations=1) | more
+        return list(workflow_steps(tiny_ddpm, pipe, pictures(2), steps=3, **chain))[-1].x_adv
 
-    assert torch.equal(run(), run())
-    assert not torch.equal(run(), run(seed=1))
     assert not torch.equal(run(), run(draws=1))
     assert torch.equal(run(draws=2, purifiers=MIXED), run(draws=2, purifiers=MIXED))
 
@@ -97,18 +74,6 @@ def test_checkpointing_keeps_the_activations_of_one_iteration(tiny_ddpm, picture
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         purify(x, 0)
     assert sum(saved) <= iterations * 2 * x.numel()
-
-
-def test_it_beats_random_signs_over_three_purifications(tiny_ddpm, pipe, pictures):
-    """On noise that the attack never saw. The purifier has random weights, so its noise is strong here."""
-    x, eta, chain = pictures(2), 16 / 255, dict(t=100, stride=25, iterations=2)
-    *_, state = workflow_steps(tiny_ddpm, pipe, x, eta=eta, steps=12, step_size=4 / 255, **chain)
-    random = (x + eta * torch.randn(x.shape, generator=generator(1)).sign()).clamp(0, 1)
-    judge = workflow_loss([short_purifiers(tiny_ddpm, **chain)["gridpure"]], encoder(pipe), x)
-    for seed in (77, 78, 79):
-        with torch.no_grad():
-            ours, control = (judge(y, generator(seed)) for y in (state.x_adv, random))
-        assert (ours > 1.2 * control).all()
 
 
 @pytest.mark.parametrize(
