@@ -90,7 +90,7 @@ def _draw_lines(axis, rows, figure, purifiers, protections, apart=0.0):
     low, high = axis.get_ylim()
     for name, height in _apart(ends, (high - low) / 22).items():
         shown = {"va": "center", "fontsize": 9, "color": style(name)["color"]}
-        axis.text(len(purifiers) - 0.9, height, protection_name(name), **shown)
+        axis.text(len(purifiers) - 0.94 + 1.5 * apart, height, protection_name(name), **shown)
 
 
 def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
