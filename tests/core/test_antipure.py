@@ -117,25 +117,6 @@ def test_no_pass_through_the_unet_that_no_term_needs(
     assert passed == {"forward": [n * tiles for n in forward], "backward": [n * tiles for n in backward]}
 
 
-def test_pairs_of_timesteps_share_a_batch_and_unused_terms_cost_nothing(tiny_ddpm, pictures):
-    calls = []
-    handle = tiny_ddpm.unet.register_forward_hook(lambda module, args, output: calls.append(args))
-    try:
-        options = {"steps": 2, "noise_samples": 3, "t_err": 777, "balance": "sum"}
-        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), **options))
-        tiles = 2 * 5 * 3
-        assert [len(x_t) for x_t, _ in calls] == [2 * tiles] * 2
-        for x_t, t in calls:
-            assert torch.equal(*x_t.chunk(2))
-            assert t[:tiles].max() < 10 and t[:tiles].unique().numel() > 1
-            assert (t[tiles:] == 777).all()
-        calls.clear()
-        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), steps=1, weights=(1, 0.5, 0)))
-        assert [len(x_t) for x_t, _ in calls] == [2 * 5]
-    finally:
-        handle.remove()
-
-
 class HostWaits(TorchDispatchMode):
     """Notes operations that would make the host wait for a GPU: a number read back, one copied over."""
 
