@@ -212,7 +212,7 @@ def _at_most(x_adv: torch.Tensor, name: str, person: Person, world: World) -> to
     if x_adv.equal(person.set_b):
         return x_adv
     limit, x = _lpips(_shipped("antipure", name, world), person, world), person.set_b
-    scaled, low, high = x_adv, 0.0, 2.0  # the first middle is δ itself
+    low, high = 0.0, 2.0  # the first middle is δ itself
     for _ in range(7):
         middle = (low + high) / 2
         scaled = quantise_within(x + middle * (x_adv - x), x, world.eta)

@@ -44,8 +44,7 @@ def workflow_steps(
 ) -> Iterator[PGDState]:
     """Maximise E ‖E(Pure(x+δ)) − E(Pure(x))‖², the same noise in both. E: the latent model's encoder.
 
-    ‖·‖² is a mean over the latent's numbers. δ starts uniform in ±η, because the gradient is 0 at δ = 0.
-    The chain is shorter than the abuser's: `iterations` of t/stride noise steps (see `respaced`).
+    ‖·‖² is a mean over the latent's numbers. δ's start and the short chain are as in `end_to_end_steps`.
     A step costs about 5·(t/stride)·iterations runs of the UNet on every tile; 4 with `draws`. Term: "loss".
     Raises ValueError for values outside their range, for a stride that doesn't divide t, and for a latent
     model in half precision.
