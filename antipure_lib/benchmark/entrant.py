@@ -118,8 +118,7 @@ def _protect(name: str, photos: dict, models: dict, task: dict) -> dict:
 
 def _purify(name: str, photos: dict, models: dict, task: dict) -> dict:
     """All photos, purified."""
-    common = dict(ddpm=models["ddpm"], seed=task["seed"])
-    return {key: purify(name, x, **common).detach().numpy() for key, x in photos.items()}
+    return {key: purify(name, x, **models, seed=task["seed"]).numpy() for key, x in photos.items()}
 
 
 def _limit_memory(gibibytes: float) -> None:

@@ -10,7 +10,7 @@ from ..notebook.show import COLOURS, tidy
 from ..protections.registry import PROTECTIONS
 from .intervals import Interval
 from .rows import FIGURES
-from .tables import Rows, interval_of, names_in, protection_name, purifier_name, select, write_interval
+from .tables import Rows, interval_of, names_in, protection_name, purifier_name, select
 
 MARKERS = "osD^vPX*<>hdp"
 
@@ -50,30 +50,47 @@ def show_means(groups: Mapping[str, Rows], figure: str = "ism", same_scale: bool
     return chart
 
 
-def show_iterations(
-    rows: Rows, figure: str = "ism", purifiers: Sequence[str] = (), protections: Sequence[str] = (), axis=None
+def show_slopes(
+    rows: Rows, purifiers: Sequence[str], figure: str = "same_person", protections: Sequence[str] = ()
 ):
-    """A figure against the strength of purification, a named line per protection, 95 % intervals over people.
+    """A line per protection from one purifier to the next: means over people, named at the last point.
 
-    purifiers: names in the order of the axis, such as gridpure10 … gridpure40. axis: of Matplotlib, to draw
-    on; default a new figure. Returns the figure.
+    purifiers: names in the order of the axis, such as none and gridpure2x20. Returns the figure.
     """
-    protections = protections or names_in(rows, "protect")
-    purifiers = purifiers or names_in(rows, "purify")
+    _, axis = plt.subplots(figsize=(2.2 + 1.9 * len(purifiers), 4.2), layout="constrained")
+    _draw_lines(axis, rows, figure, purifiers, protections)
+    axis.set(xlim=(-0.15, len(purifiers) - 0.2))
+    return axis.figure
+
+
+def show_iterations(
+    rows: Rows, figure: str, purifiers: Sequence[str], protections: Sequence[str] = (), axis=None
+):
+    """As `show_slopes`, with 95 % intervals over people. axis: to draw on; default a new figure's."""
     axis = axis or plt.subplots(figsize=(6.4, 3.8), layout="constrained")[1]
-    ends = {}
+    _draw_lines(axis, rows, figure, purifiers, protections, apart=0.06)  # intervals side by side
+    axis.set(xlabel="purified with")
+    return axis.figure
+
+
+def _draw_lines(axis, rows, figure, purifiers, protections, apart=0.0):
+    """A line of means per protection, its name at the end; if lines are apart, with intervals."""
+    protections, ends = protections or names_in(rows, "protect"), {}
     for k, name in enumerate(protections):
         found = [interval_of(select(rows, protect=name, purify=p), figure) for p in purifiers]
-        bars = np.hstack([_bar(interval) for interval in found])
-        place = np.arange(len(purifiers)) + 0.06 * (k - (len(protections) - 1) / 2)  # intervals side by side
-        look = {"label": protection_name(name), "capsize": 3, "lw": 1.5, "ms": 5, "elinewidth": 0.7}
-        ends[name] = found[-1].mean
-        axis.errorbar(place, np.array([i.mean for i in found]), bars, **look, **style(name))
+        means = [interval.mean for interval in found]
+        bars = np.hstack([_bar(interval) for interval in found]) if apart else None
+        places = np.arange(len(purifiers)) + apart * (k - (len(protections) - 1) / 2)
+        look = {"label": protection_name(name), "capsize": 3, "lw": 1.6, "ms": 5, "elinewidth": 0.7}
+        axis.errorbar(places, means, bars, **look, **style(name))
+        ends[name] = means[-1]
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
-    axis.set(xlabel="purified with", ylabel=label(figure))
+    axis.set(ylabel=label(figure))
     tidy(axis)
-    _name_ends(axis, ends, len(purifiers) - 0.85)
-    return axis.figure
+    low, high = axis.get_ylim()
+    for name, height in _apart(ends, (high - low) / 22).items():
+        shown = {"va": "center", "fontsize": 9, "color": style(name)["color"]}
+        axis.text(len(purifiers) - 0.94 + 1.5 * apart, height, protection_name(name), **shown)
 
 
 def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
@@ -102,35 +119,6 @@ def show_pareto(rows: Rows, x: str = "lpips", y: str = "ism"):
     return axis.figure
 
 
-def show_slopes(
-    rows: Rows, purifiers: Sequence[str], figure: str = "same_person", protections: Sequence[str] = ()
-):
-    """A line per protection from one purifier to the next: means over people, named at the last point.
-
-    purifiers: names in the order of the axis, such as none and gridpure2x20. Returns the figure.
-    """
-    protections = protections or names_in(rows, "protect")
-    _, axis = plt.subplots(figsize=(2.2 + 1.9 * len(purifiers), 4.2), layout="constrained")
-    ends = {}
-    for name in protections:
-        means = [interval_of(select(rows, protect=name, purify=p), figure).mean for p in purifiers]
-        axis.plot(range(len(purifiers)), means, lw=1.8, ms=6, **style(name))
-        ends[name] = means[-1]
-    _name_ends(axis, ends, len(purifiers) - 0.94)
-    axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers))
-    axis.set(xlim=(-0.15, len(purifiers) - 0.2), ylabel=label(figure))
-    tidy(axis)
-    return axis.figure
-
-
-def _name_ends(axis, ends: Mapping[str, float], x: float) -> None:
-    """Each protection's name at x, at the height of its line's end or near it."""
-    low, high = axis.get_ylim()
-    for name, place in _apart(ends, (high - low) / 22).items():
-        look = {"va": "center", "fontsize": 9, "color": style(name)["color"]}
-        axis.text(x, place, protection_name(name), **look)
-
-
 def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
     """The heights nearest to these (least squares), no two closer than `gap`; nan are left out."""
     names = sorted((name for name in places if not np.isnan(places[name])), key=places.get)
@@ -156,7 +144,7 @@ def show_grid(rows: Rows, figure: str = "ism"):
     wanted = FIGURES[figure][0]
     image = axis.imshow(wanted * values, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        text = write_interval(Interval(value, np.nan, np.nan, 1))
+        text = "–" if np.isnan(value) else f"{value:.3f}"
         colour = "white" if image.norm(wanted * value) > 0.6 else "black"
         axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     axis.set_xticks(range(len(purifiers)), map(purifier_name, purifiers), fontsize=8)

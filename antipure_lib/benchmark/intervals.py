@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether two methods differ: t and bootstrap intervals, exact paired tests, Holm.
+"""How sure a mean is, and whether two methods differ: Student's t intervals, an exact paired test.
 
 The unit is the person. A person's seeds are averaged first: another seed is no new evidence about people.
 """
@@ -38,23 +38,6 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
 
 
-def bootstrap_interval(values: Sequence[float]) -> Interval:
-    """Mean of `values` and its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
-
-    values: one figure per person; nan are left out. 10,000 draws from a fixed seed. With eight people
-    about 90 % of these intervals contain the true mean, so figures and verdicts have `t_interval`.
-    """
-    known = np.asarray(values, dtype=np.float64)
-    known = known[~np.isnan(known)]
-    if len(known) < 2:
-        return Interval(float(known.mean()) if len(known) else np.nan, np.nan, np.nan, len(known))
-    from scipy.stats import bootstrap
-
-    options = dict(n_resamples=10_000, method="percentile", rng=np.random.default_rng(0))
-    low, high = bootstrap((known,), np.mean, **options).confidence_interval
-    return Interval(float(known.mean()), float(low), float(high), len(known))
-
-
 def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     """Two-sided p of "a and b have one mean": Fisher's randomisation test, by sign flips per person.
 
@@ -70,17 +53,3 @@ def paired_test(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     draws = np.inf if len(both) <= 14 else 20_000
     options = dict(permutation_type="samples", n_resamples=draws, rng=np.random.default_rng(0))
     return float(permutation_test((difference,), np.mean, **options).pvalue)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p values adjusted for their number: p ≤ α then holds the chance of any false alarm to α (Holm 1979).
-
-    The k-th smallest of m is multiplied by m − k + 1, at least to the value before it. nan don't count.
-    """
-    adjusted = dict(p_values)
-    ordered = sorted((p, name) for name, p in p_values.items() if not np.isnan(p))
-    largest = 0.0
-    for k, (p, name) in enumerate(ordered):
-        largest = max(largest, min(1.0, p * (len(ordered) - k)))
-        adjusted[name] = largest
-    return adjusted

@@ -1,4 +1,4 @@
-"""Tables of the benchmark: means with intervals over people, and tests of AntiPure against the others."""
+"""Rows of the benchmark: which to compare, their means over people, and how methods are shown."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..protections.registry import PROTECTIONS
 from ..purifiers.registry import PURIFIERS, parts_of
-from .intervals import Interval, holm, paired_test, t_interval
+from .intervals import Interval, t_interval
 from .rows import FIGURES
 
 Rows = Sequence[Mapping[str, object]]
@@ -55,37 +55,6 @@ def interval_of(rows: Rows, figure: str) -> Interval:
     return t_interval(list(by_person(rows, figure).values()))
 
 
-def comparison(rows: Rows, figure: str) -> dict[str, float]:
-    """protection → p of "it and AntiPure have one mean of the figure", paired by person, Holm-corrected."""
-    people = {name: by_person(select(rows, protect=name), figure) for name in names_in(rows, "protect")}
-    mine = people.pop("antipure", {})
-    return holm({name: paired_test(mine, values) for name, values in people.items()})
-
-
-def result_table(
-    rows: Rows,
-    figures: Sequence[str] = ("ism", "distance", "fdfr", "frechet", "brisque"),
-    tested: str = "ism",
-) -> list[dict[str, str]]:
-    """One line per protection: each figure's mean and 95 % interval, and the corrected p of `tested`.
-
-    rows: of one purifier and one customizer. "people" counts those with a value of `tested`: without a
-    generated face there is none. An arrow says what the protector wants.
-    """
-    p = comparison(rows, tested)
-    lines = []
-    for name in names_in(rows, "protect"):
-        own = select(rows, protect=name)
-        line = {"protection": protection_name(name), "people": str(interval_of(own, tested).n)}
-        for figure in figures:
-            arrow = "↑" if WANTED[figure] > 0 else "↓"
-            line[f"{figure} {arrow}"] = write_interval(interval_of(own, figure))
-        known = not np.isnan(p.get(name, np.nan))
-        line[f"p ({tested}, against antipure)"] = f"{p[name]:.3f}" if known else ""
-        lines.append(line)
-    return lines
-
-
 def protection_name(name: str) -> str:
     """How a protection is shown: the title in its record; a name that has no record as it is."""
     return PROTECTIONS[name].title or name if name in PROTECTIONS else name
@@ -102,14 +71,6 @@ def purifier_name(name: str) -> str:
         for part in parts
     ]
     return " + ".join(" ".join(filter(None, words)) for words in titles)
-
-
-def write_interval(interval: Interval) -> str:
-    """An interval as "0.612 [0.590, 0.633]"; one decimal from 10 upwards."""
-    if np.isnan(interval.mean):
-        return "–"
-    mean, low, high = (f"{value:.{3 if abs(interval.mean) < 10 else 1}f}" for value in interval[:3])
-    return mean if np.isnan(interval.low) else f"{mean} [{low}, {high}]"
 
 
 def names_in(rows: Rows, column: str) -> list[str]:

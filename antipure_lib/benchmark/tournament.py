@@ -26,6 +26,7 @@ from .tables import protection_name, purifier_name
 RIVALS = ("none", "random", "advdm", "antipure", "workflow")
 PURIFIERS = ("none", "gridpure2x20")
 SEED = 0  # of everything in a tournament
+SECONDS, MEMORY = 300, 8  # that a file may take per person on this machine; GiB, enforced on Linux
 
 Photos = dict[tuple[str, str], torch.Tensor]  # (protection, person) → 4×3×H×W in [0, 1]
 
@@ -54,8 +55,8 @@ def tournament(
     rivals: Sequence[str] = RIVALS,
     purifiers: Sequence[str] = PURIFIERS,
     eta: float = 16 / 255,  # budget of every protection, [0, 1] units
-    seconds: float = 300,  # per file and person, on this machine
-    memory: float = 8,  # GiB per file; enforced on Linux
+    seconds: float = SECONDS,
+    memory: float = MEMORY,
     ddpm: str = "nano",
     pipe: str = "nano",
     **settings: int,  # `samples` and `learning` as in the benchmark
@@ -108,8 +109,6 @@ def rehearse(
     file: str | os.PathLike,
     person: str = "",  # default: the first of hidden_people()
     eta: float = 16 / 255,
-    seconds: float = 300,
-    memory: float = 8,
     ddpm: str = "nano",
     pipe: str = "nano",
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -117,9 +116,8 @@ def rehearse(
 
     They are made and checked as in a `tournament`, whose arguments these are. Nothing is learned or scaled.
     """
-    path, person = _existing(file), person or hidden_people()[0]
-    eta, _ = check_eta(eta), check_positive(seconds=seconds, memory=memory)
-    common = dict(ddpm=ddpm, pipe=pipe, seed=SEED, eta=eta, memory=memory, seconds=seconds)
+    path, person, eta = _existing(file), person or hidden_people()[0], check_eta(eta)
+    common = dict(ddpm=ddpm, pipe=pipe, seed=SEED, eta=eta, memory=MEMORY, seconds=SECONDS)
     problems: dict[str, str] = {}
     entries, _ = _entries(path, "protections", _given({person: load_person(person)}), eta, problems, common)
     return {entry: photos["B", person] for entry, photos in entries.items()}, problems
@@ -214,7 +212,7 @@ def _at_most(x_adv: torch.Tensor, name: str, person: Person, world: World) -> to
     if x_adv.equal(person.set_b):
         return x_adv
     limit, x = _lpips(_shipped("antipure", name, world), person, world), person.set_b
-    scaled, low, high = x_adv, 0.0, 2.0  # the first middle is δ itself
+    low, high = 0.0, 2.0  # the first middle is δ itself
     for _ in range(7):
         middle = (low + high) / 2
         scaled = quantise_within(x + middle * (x_adv - x), x, world.eta)

@@ -7,14 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ..runtime.checks import (
-    check_ascent,
-    check_count,
-    check_counts,
-    check_ddpm,
-    check_number,
-    check_predicts_eps,
-)
+from ..runtime.checks import check_count, check_counts, check_ddpm, check_number, check_predicts_eps
 from ..runtime.micro_batch import in_parts
 from ..runtime.noise import randint, randn
 from ..runtime.pipelines import DDPMPipeline
@@ -91,7 +84,6 @@ def antipure_steps(
     how = {"patch": patch, "t_max": t_max, "t_err": t_err, "noise_samples": noise_samples, "tiles": tiles}
     size = tuple(images.shape[-2:])
     check_terms(ddpm, size, tuple(terms), **how)
-    check_ascent(eta, steps, step_size, seed, momentum, balance)
     count = antipure_images(ddpm, (len(images), *size), weights, noise_samples, tiles)
     model = in_parts(ddpm, batch, count, gradients=True)
     one_call = balance == "sum" or len(terms) == 1

@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..runtime.checks import (
-    check_ascent,
-    check_counts,
-    check_eta,
-    check_gradients,
-    check_seed,
-)
+from ..runtime.checks import check_ascent, check_counts, check_eta, check_gradients, check_seed
 from .images import check_image
 
 Objective = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -74,7 +68,10 @@ def pgd(
     check_counts(measure_every=measure_every)
     eta, seed, momentum = check_eta(eta), check_seed(seed), float(momentum)
     weights = {name: float(weight) for name, weight in (weights or {}).items()}
-    x, begin = check_start(x, start)
+    x = check_image(x).detach()
+    begin = x if start is None else check_image(start, "start").detach().to(x)
+    if begin.shape != x.shape:
+        raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(begin.shape)}")
 
     def ascent() -> Iterator[PGDState]:
         generator, direction = torch.Generator().manual_seed(seed), torch.zeros_like(x)
@@ -96,15 +93,6 @@ def pgd(
         check_gradients(finite)
 
     return ascent()
-
-
-def check_start(x: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clean images and the beginning, as batches. Raises ValueError for bad images or another shape."""
-    x = check_image(x).detach()
-    begin = x if start is None else check_image(start, "start").detach().to(x)
-    if begin.shape != x.shape:
-        raise ValueError(f"start must have x's shape {tuple(x.shape)}, got {tuple(begin.shape)}")
-    return x, begin
 
 
 def fast(eta: float, steps: int = 10) -> dict[str, object]:

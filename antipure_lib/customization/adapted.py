@@ -11,10 +11,9 @@ import torch
 
 from ..core.images import to_model
 from ..runtime.checks import check_counts, check_number, check_positive, check_seed
-from ..runtime.noise import randn
 from ..runtime.pipelines import StableDiffusionPipeline
 from .latent_diffusion import check_size, working_copy
-from .lora import lora_steps
+from .lora import add_lora, lora_steps
 from .training import CustomizeState
 
 LAYERS = ("conv_in", "conv1", "conv2", "conv_shortcut", "conv_out", "quant_conv", "post_quant_conv")
@@ -42,9 +41,8 @@ def adapted_lora_steps(
     learning = lora_steps(adapted, images, seed=seed, **options)  # refuses bad options before the work
 
     def run() -> Iterator[CustomizeState]:
-        for number, loss in enumerate(
-            fit_autoencoder(adapted.vae, images, fit_steps, fit_lr, fit_rank, seed), 1
-        ):
+        losses = fit_autoencoder(adapted.vae, images, fit_steps, fit_lr, fit_rank, seed)
+        for number, loss in enumerate(losses, 1):
             yield CustomizeState(number, loss, {"autoencoder": loss}, adapted)
         for state in learning:
             yield state._replace(step=state.step + fit_steps)
@@ -56,19 +54,10 @@ def fit_autoencoder(
     vae: torch.nn.Module, images: torch.Tensor, steps: int, lr: float, rank: int, seed: int
 ) -> Iterator[torch.Tensor]:
     """Train a new adapter of the autoencoder to reconstruct images, N×3×H×W in [0, 1]; yields each loss."""
-    from peft import LoraConfig
-
-    with torch.random.fork_rng(devices=[]):  # peft draws from the global generator; our draw replaces its own
-        names = [key for key, _ in vae.named_modules() if key.rpartition(".")[2] in LAYERS]
-        vae.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names))
-    generator = torch.Generator().manual_seed(seed)
-    learned = [(key, parameter) for key, parameter in vae.named_parameters() if "lora_" in key]
-    with torch.no_grad():
-        for key, parameter in learned:
-            if "lora_A" in key:
-                parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
+    add_lora(vae, rank, LAYERS, seed)
+    learned = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
     x = to_model(images.to(vae.device))
-    optimizer = torch.optim.AdamW([parameter for _, parameter in learned], lr=lr, weight_decay=0.0)
     for _ in range(steps):
         with torch.enable_grad():
             loss = (vae.decode(vae.encode(x).latent_dist.mean).sample - x).square().mean()

@@ -86,6 +86,15 @@ def check_size(pipe: StableDiffusionPipeline, images: torch.Tensor, name: str) -
     return images
 
 
+def check_float32(pipe: StableDiffusionPipeline, x: torch.Tensor) -> torch.Tensor:
+    """The images, N×3×H×W on the model's device. Raises as `check_size`, and for half precision."""
+    images = check_size(pipe, x, "x")
+    if torch.finfo(pipe.unet.dtype).bits < 32:
+        kind = str(pipe.unet.dtype).removeprefix("torch.")
+        raise ValueError(f"pipe computes in {kind}, too coarse for gradients; load it in torch.float32")
+    return images.to(pipe.unet.device)
+
+
 def sample_latents(
     pipe: StableDiffusionPipeline, x: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:

@@ -109,33 +109,33 @@ def save_lora(pipe: StableDiffusionPipeline, folder: str | os.PathLike) -> Path:
 
 
 def add_lora(
-    unet: torch.nn.Module, rank: int, layers: Sequence[str], seed: int = 0, dtype: torch.dtype | None = None
+    model: torch.nn.Module, rank: int, layers: Sequence[str], seed: int = 0, dtype: torch.dtype | None = None
 ) -> None:
-    """Give the UNet a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype.
+    """Give a network a LoRA adapter, the one thing in it that is trained; see `lora_steps` for dtype.
 
     Adapters that are active stay so. Fused ones are part of the weights by now, and leave the list.
     """
     from peft import LoraConfig
 
-    if any(getattr(module, "merged", False) for module in unet.modules()):
-        unet.unload_lora()
-    known = list(getattr(unet, "peft_config", {}))
-    off = any(getattr(module, "disable_adapters", False) is True for module in unet.modules())
-    active = unet.active_adapters() if known and not off else []
+    if any(getattr(module, "merged", False) for module in model.modules()):
+        model.unload_lora()
+    known = list(getattr(model, "peft_config", {}))
+    off = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
+    active = model.active_adapters() if known and not off else []
     name = next(n for n in ("default", *(f"trained_{i}" for i in range(len(known)))) if n not in known)
     # peft draws A from the global generator, which is put back; the draw is replaced by one from `seed`.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)), adapter_name=name)
-    unet.enable_adapters()
-    unet.set_adapter([*active, name])  # unlike set_adapters this keeps their scales
+        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)), adapter_name=name)
+    model.enable_adapters()
+    model.set_adapter([*active, name])  # unlike set_adapters this keeps their scales
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for key, parameter in unet.named_parameters():
+        for key, parameter in model.named_parameters():
             parameter.requires_grad_(f".{name}." in key)
             if f"lora_A.{name}." in key:
                 parameter.copy_(randn(parameter.shape, generator, parameter.device) / rank)
-    for module in unet.modules() if dtype else ():
+    for module in model.modules() if dtype else ():
         # What autocast rounds anyway. Norms stay float32: it computes them so.
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and not module.weight.requires_grad:
             module.to(dtype)

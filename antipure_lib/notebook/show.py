@@ -140,16 +140,16 @@ def scrub(frames: Mapping[object, bytes], name: str):
     return Scrub([slider, picture])
 
 
-def strip(frames: Mapping[object, bytes], name: str, count: int = 5, width: int = 900) -> bytes:
-    """At most `count` evenly spaced frames below each other or in rows, each with its label, as a PNG file.
+def strip(frames: Mapping[object, bytes], name: str) -> bytes:
+    """Five evenly spaced frames with their labels as a PNG file, in rows of 900 pixels at most.
 
-    frames: label → bytes from `to_png`. width: of the strip at most, in pixels, unless one frame is wider.
+    frames: label → bytes from `to_png`; fewer than five are all shown, and a wider one has its own row.
     """
     labels = list(frames)
-    chosen = [labels[round(k)] for k in np.linspace(0, len(labels) - 1, min(count, len(labels)))]
+    chosen = [labels[round(k)] for k in np.linspace(0, len(labels) - 1, min(5, len(labels)))]
     pictures = [PIL.Image.open(io.BytesIO(frames[label])).convert("RGB") for label in chosen]
     w, h = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
-    columns, title = max(1, min(len(pictures), width // w)), 18
+    columns, title = max(1, min(len(pictures), 900 // w)), 18
     font = PIL.ImageFont.truetype(findfont("DejaVu Sans"), 13)  # has Greek; Pillow's own hasn't
     sheet = PIL.Image.new("RGB", (columns * w, -(-len(pictures) // columns) * (h + title)), "white")
     for k, (label, picture) in enumerate(zip(chosen, pictures, strict=True)):

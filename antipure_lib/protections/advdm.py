@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ..core.pgd import Loss, PGDState, pgd
-from ..customization.latent_diffusion import PROMPT, denoising_term, sample_latents, text_embeddings
-from ..runtime.checks import check_ascent, check_counts
+from ..customization import latent_diffusion as latent
+from ..runtime.checks import check_counts
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .fixed_model import check_attacked
 
 
 def advdm_steps(
@@ -23,7 +22,7 @@ def advdm_steps(
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,
-    prompt: str = PROMPT,  # c
+    prompt: str = latent.PROMPT,  # c
     momentum: float = 0.0,
     noise_samples: int = 1,  # draws of (t, ε) averaged in each step
     random_start: bool = False,
@@ -33,11 +32,10 @@ def advdm_steps(
     This is the model's own training loss, so a model that predicts v is attacked in v. Term: "loss".
     Raises ValueError for values outside their range, and for a model in half precision.
     """
-    images = check_attacked(pipe, x)
-    check_ascent(eta, steps, step_size, seed, momentum)
+    images = latent.check_float32(pipe, x)
     check_counts(noise_samples=noise_samples)
     pipe = pipe_view(pipe)
-    loss = advdm_loss(pipe, text_embeddings(pipe, [prompt]), noise_samples)
+    loss = advdm_loss(pipe, latent.text_embeddings(pipe, [prompt]), noise_samples)
     return pgd(loss, images, eta, steps, step_size, seed, momentum=momentum, random_start=random_start)
 
 
@@ -47,7 +45,7 @@ def advdm_loss(
     """AdvDM's loss for `pgd`; embedding: see `text_embeddings`.  (arXiv 2302.04578, eq. 7)"""
 
     def loss(x_adv, generator):
-        z0 = sample_latents(pipe, x_adv, generator)
-        return denoising_term(pipe, z0, embedding(), generator, noise_samples)
+        z0 = latent.sample_latents(pipe, x_adv, generator)
+        return latent.denoising_term(pipe, z0, embedding(), generator, noise_samples)
 
     return loss

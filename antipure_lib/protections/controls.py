@@ -36,8 +36,7 @@ def random_grey_steps(
     """As `random_steps`, with one sign per pixel for all three channels: it changes no hue."""
 
     def draw(shape, generator, device):
-        n, _, height, width = shape
-        return (2 * randint(0, 2, (n, 1, height, width), generator, device) - 1).expand(shape)
+        return 2 * randint(0, 2, (shape[0], 1, *shape[2:]), generator, device) - 1
 
     return _signs(draw, x, eta, steps, step_size, seed)
 

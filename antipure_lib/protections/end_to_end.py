@@ -1,6 +1,8 @@
 """The exact gradient through purification, which arXiv 2509.13922 calls intractable: a yardstick."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -39,17 +41,26 @@ def end_to_end_steps(
     A step costs about 5·(t/stride)·iterations·noise_samples runs of the UNet on every tile. Term: "loss".
     Raises ValueError for values outside their range, and for a stride that doesn't divide t.
     """
-    check_counts(stride=stride, iterations=iterations, noise_samples=noise_samples)
+    check_counts(noise_samples=noise_samples)
+    kept = 1 if checkpointing else iterations * noise_samples
+    model, images = begin_attack(ddpm, x, t, stride, iterations, gamma, kept, batch)
+    loss = end_to_end_loss(model, images, t, stride, iterations, gamma, noise_samples, checkpointing)
+    options = {"random_start": True, "momentum": momentum, "repeat": model.unet.repeat}
+    return pgd(loss, images, eta, steps, step_size, seed, **options)
+
+
+def begin_attack(ddpm, x, t, stride, iterations, gamma, kept, batch) -> tuple[DDPMPipeline, torch.Tensor]:
+    """The model in parts (see `in_parts`), and the images as N×3×H×W. Raises as `end_to_end_steps`.
+
+    kept: iterations whose activations stay until the backward pass.
+    """
+    check_counts(stride=stride, iterations=iterations)
     check_gamma(gamma)
     images = check_chain(ddpm, x, t)
     if t % stride:
         raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")
     count = end_to_end_images(ddpm, (len(images), *images.shape[-2:]))
-    calls = t // stride * (1 if checkpointing else iterations * noise_samples)
-    model = in_parts(ddpm, batch, count, gradients=True, calls=calls)
-    loss = end_to_end_loss(model, images, t, stride, iterations, gamma, noise_samples, checkpointing)
-    options = {"random_start": True, "momentum": momentum, "repeat": model.unet.repeat}
-    return pgd(loss, images, eta, steps, step_size, seed, **options)
+    return in_parts(ddpm, batch, count, gradients=True, calls=t // stride * kept), images
 
 
 def end_to_end_images(ddpm: DDPMPipeline, size: tuple[int, int, int], **_) -> int:
@@ -71,15 +82,33 @@ def end_to_end_loss(
     """‖Pure(x+δ) − Pure(x)‖² as a loss for `pgd`; arguments and errors as in `end_to_end_steps`."""
     check_counts(t=t, stride=stride, iterations=iterations, noise_samples=noise_samples)
     check_gamma(gamma)
-    short, steps = respaced(ddpm, stride), t // stride
+    short = respaced(ddpm, stride)
+
+    def purify(images, seeds):
+        return purify_chain(short, images, seeds, t // stride, gamma, checkpointing)
+
+    change = change_left(purify, x)
 
     def loss(x_adv, generator):
-        total = torch.zeros(len(x_adv), device=x_adv.device, dtype=x_adv.dtype)
-        for seeds in randint(0, 2**31, (noise_samples, iterations), generator).tolist():
-            with torch.no_grad():
-                clean = purify_chain(short, x, seeds, steps, gamma, False)
-            purified = purify_chain(short, x_adv, seeds, steps, gamma, checkpointing)
-            total = total + (purified - clean).square().mean((1, 2, 3))
-        return total / noise_samples
+        draws = randint(0, 2**31, (noise_samples, iterations), generator).tolist()
+        return sum(change(x_adv, seeds) for seeds in draws) / noise_samples
 
     return loss
+
+
+def change_left(
+    see: Callable[[torch.Tensor, Any], torch.Tensor],  # what is seen of images after purification with noise
+    x: torch.Tensor,  # clean, N×3×H×W in [0, 1]
+    keep: bool = False,  # the clean half, for each noise
+) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+    """(x_adv, noise) → ‖see(x+δ) − see(x)‖², (N,): a mean over all numbers that are seen of an image.
+
+    noise: what decides the noise of both halves, such as a seed.
+    """
+
+    @torch.no_grad()
+    def clean(noise):
+        return see(x, noise)
+
+    clean = cache(clean) if keep else clean
+    return lambda x_adv, noise: (see(x_adv, noise) - clean(noise)).square().flatten(1).mean(1)

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 import torch
 
 from ..core.pgd import PGDState, pgd
-from ..customization.latent_diffusion import posterior
-from ..runtime.checks import check_ascent
+from ..customization.latent_diffusion import check_float32, latents, posterior
 from ..runtime.pipelines import StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .fixed_model import check_attacked, target_latent
 
 
 def photoguard_steps(
@@ -19,22 +17,20 @@ def photoguard_steps(
     steps: int = 100,
     step_size: float = 1 / 255,  # [0, 1] units
     seed: int = 0,  # only a random start needs it
-    target: torch.Tensor | None = None,  # image or one per image of x, [0, 1]; None: mid-grey
     momentum: float = 0.0,
     random_start: bool = False,
 ) -> Iterator[PGDState]:
-    """PhotoGuard's encoder attack: minimise ‖E(x+δ) − E(target)‖², E the mean latent.  (arXiv 2302.06588)
+    """PhotoGuard's encoder attack: minimise ‖E(x+δ) − E(grey)‖², E the mean latent.  (arXiv 2302.06588)
 
-    The grey target is the paper's own example (section 4.1). Term: "loss" = −‖·‖².
+    Mid-grey is the paper's own example of a target (section 4.1). Term: "loss" = −‖·‖².
     Raises ValueError for values outside their range, and for a model in half precision.
     """
-    images = check_attacked(pipe, x)
-    check_ascent(eta, steps, step_size, seed, momentum)
+    images = check_float32(pipe, x)
     pipe = pipe_view(pipe)
-    z_target = target_latent(pipe, images, torch.full_like(images[0], 0.5) if target is None else target)
+    z_grey, _ = latents(pipe, torch.full_like(images[:1], 0.5), batch=1)
 
     def loss(x_adv, generator):
         mean, _ = posterior(pipe, x_adv)
-        return -(mean - z_target).square().mean((1, 2, 3))
+        return -(mean - z_grey).square().mean((1, 2, 3))
 
     return pgd(loss, images, eta, steps, step_size, seed, momentum=momentum, random_start=random_start)

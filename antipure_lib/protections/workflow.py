@@ -6,22 +6,19 @@ differentiated, as adaptive attacks do (Athalye et al. 2018, arXiv 1802.00420).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 
 import torch
 
 from ..core.pgd import Loss, PGDState, pgd
-from ..customization.latent_diffusion import posterior
+from ..customization.latent_diffusion import check_float32, posterior
 from ..purifiers.chain import purify_chain, respaced
-from ..purifiers.diffpure import check_chain, check_gamma, purify_tiles
+from ..purifiers.diffpure import purify_tiles
 from ..purifiers.filters import jpeg, resize_and_back
-from ..runtime.checks import check_ascent, check_counts
-from ..runtime.micro_batch import in_parts
+from ..runtime.checks import check_counts
 from ..runtime.noise import image_generators, randint
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from ..runtime.unet import pipe_view
-from .end_to_end import end_to_end_images
-from .fixed_model import check_attacked
+from .end_to_end import begin_attack, change_left
 
 Purify = Callable[[torch.Tensor, int], torch.Tensor]  # (N×3×H×W, seed) → N×3×H×W, differentiable
 MIXED = ("gridpure", "diffpure", "jpeg", "resize")
@@ -47,31 +44,23 @@ def workflow_steps(
 ) -> Iterator[PGDState]:
     """Maximise E ‖E(Pure(x+δ)) − E(Pure(x))‖², the same noise in both. E: the latent model's encoder.
 
-    ‖·‖² is a mean over the latent's numbers. δ starts uniform in ±η, because the gradient is 0 at δ = 0.
-    The chain is shorter than the abuser's: `iterations` of t/stride noise steps (see `respaced`).
+    ‖·‖² is a mean over the latent's numbers. δ's start and the short chain are as in `end_to_end_steps`.
     A step costs about 5·(t/stride)·iterations runs of the UNet on every tile; 4 with `draws`. Term: "loss".
     Raises ValueError for values outside their range, for a stride that doesn't divide t, and for a latent
     model in half precision.
     """
-    sizes = check_ascent(eta, steps, step_size, seed, momentum)
-    check_counts(stride=stride, iterations=iterations, draws=1 if draws is None else draws)
-    check_gamma(gamma)
-    check_chain(ddpm, x, t)
-    images = check_attacked(pipe, x)
-    if t % stride:
-        raise ValueError(f"stride must divide t={t}, so that the chain starts at t's noise, got {stride}")
+    check_counts(draws=1 if draws is None else draws)
+    kept = 1 if checkpointing else iterations
+    model, images = begin_attack(ddpm, x, t, stride, iterations, gamma, kept, batch)
+    images = check_float32(pipe, images)
     if not purifiers or set(purifiers) - set(MIXED):
         raise ValueError(f"purifiers must name some of {', '.join(MIXED)}, got {purifiers!r}")
-    count = end_to_end_images(ddpm, (len(images), *images.shape[-2:]))
-    calls = t // stride * (1 if checkpointing else iterations)
-    model = in_parts(ddpm, batch, count, gradients=True, calls=calls)
     known = short_purifiers(model, t, stride, iterations, gamma, checkpointing)
     encoder = pipe_view(pipe)
-    loss = workflow_loss(
-        [known[name] for name in purifiers], lambda y: posterior(encoder, y)[0], images, draws
-    )
+    chosen = [known[name] for name in purifiers]
+    loss = workflow_loss(chosen, lambda y: posterior(encoder, y)[0], images, draws)
     options = {"random_start": True, "momentum": momentum, "repeat": model.unet.repeat}
-    return pgd(loss, images, eta, steps, sizes, seed, **options)
+    return pgd(loss, images, eta, steps, step_size, seed, **options)
 
 
 def workflow_loss(
@@ -85,17 +74,16 @@ def workflow_loss(
     Each call draws a purifier and its noise. ‖·‖² is a mean over all numbers that are seen of an image.
     """
 
-    @torch.no_grad()
-    def clean(which: int, seed: int) -> torch.Tensor:
-        return see(purifiers[which](x, seed))
+    def seen(images, drawn):
+        which, seed = drawn
+        return see(purifiers[which](images, seed))
 
-    see_clean = cache(clean) if draws else clean
+    change = change_left(seen, x, keep=draws is not None)
 
     def loss(x_adv, generator):
         (which,) = randint(0, len(purifiers), (1,), generator).tolist()
         (seed,) = randint(0, draws or 2**31, (1,), generator).tolist()
-        seen = see(purifiers[which](x_adv, seed))
-        return (seen - see_clean(which, seed)).square().flatten(1).mean(1)
+        return change(x_adv, (which, seed))
 
     return loss
 

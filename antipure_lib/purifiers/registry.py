@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 
 from ..core.images import as_file, check_image, quantise
-from ..runtime.checks import check_count, check_counts, check_positive, check_seed, check_text
+from ..runtime.checks import check_counts, check_positive, check_seed, check_text
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .adversecleaner import adversecleaner
 from .autoencoder import autoencoder
@@ -138,20 +138,6 @@ def purify(
         seeded = {"seed": part.seed} if purifier.seeded else {}
         x = as_file(purifier.run(*needed, x, **seeded, **part.numbers | options), x)
     return x.view_as(images)
-
-
-def purify_copies(
-    name: str, images: torch.Tensor, copies: int = 3, *, seed: int = 0, **options
-) -> torch.Tensor:
-    """`copies` purifications of each image with different noise, (copies·N)×3×H×W: first copy first.
-
-    An abuser can learn from all of them, or from their mean: `.unflatten(0, (copies, -1)).mean(0)`.
-    Copy k has the seed + k·(number of the name's parts). Other arguments and errors as `purify`.
-    """
-    copies, stride = check_count(copies, "copies"), len(parts_of(name, seed))
-    seeds = [(check_seed(seed) + k * stride) % 2**63 for k in range(copies)]
-    batch = check_image(images, "images")
-    return torch.cat([purify(name, batch, seed=own, **options) for own in seeds])
 
 
 def parts_of(name: str, seed: int = 0) -> list[Part]:

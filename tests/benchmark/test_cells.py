@@ -3,14 +3,13 @@
 import copy
 import csv
 import re
-import subprocess
-import sys
 import time
 from functools import wraps
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import Forked, needs_fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WORDS, tiny_stable_diffusion
@@ -32,8 +31,7 @@ from antipure_lib.purifiers.registry import PURIFIERS, Purifier, purify
 from antipure_lib.runtime.digests import defaults, digest, weights_digest
 
 SMALL = dict(eta=16 / 255, steps=2, samples=1, learning=2)
-SETTINGS = "--steps 2 --samples 1 --learning 2".split()
-GRID = "--protect none random --purify jpeg75 --customize lora --identities p01"
+CELL = Cell("random", "jpeg75", "lora", "p02", 0)
 HEADER = ",".join(COLUMNS)
 
 
@@ -51,18 +49,6 @@ def world(models, tmp_path_factory):
 
 
 @pytest.fixture
-def words(models, tmp_path):
-    """words(table, *more): a command that benchmarks a small grid into this file of the test's folder."""
-
-    def of(table, *more, grid=GRID, cache="cache"):
-        places = ["--out", tmp_path / table, "--cache", tmp_path / cache]
-        options = [*grid.split(), *SETTINGS, "--ddpm", models[0], "--pipe", models[1], *places, *more]
-        return ["benchmark", *map(str, options)]
-
-    return of
-
-
-@pytest.fixture
 def row():
     cell = Cell("none", "none", "lora", "p01", 3)
     return dict.fromkeys(COLUMNS, 0.1234567) | cell._asdict() | dict(steps=7, setup="a-b-c-d", cell="x")
@@ -73,28 +59,29 @@ def faces(*_, n, **__):
     return load_faces("p04")[:n]
 
 
-def test_a_killed_run_resumes_to_the_table_of_an_unkilled_one(tmp_path, words):
+@needs_fork
+def test_a_killed_run_resumes_to_the_table_of_an_unkilled_one(tmp_path, world, monkeypatch):
+    monkeypatch.setattr(stages, "_machine", lambda world: ("cpu", 1))  # the fork has one thread
+    cells = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
     whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
-    assert main(words("whole.csv")) == 0
-    planned = plan(["none", "random"], ["jpeg75"], ["lora"], ["p01"], [0])
-    assert [tuple(row[name] for name in Cell._fields) for row in read_rows(whole)] == planned
-    command = [sys.executable, "-m", "antipure_lib", *words("broken.csv", cache="b")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    list(benchmark(cells, whole, world._replace(cache=tmp_path / "a")))
+    assert [tuple(row[name] for name in Cell._fields) for row in read_rows(whole)] == cells
+    world = world._replace(cache=tmp_path / "b")
+    process = Forked(lambda: list(benchmark(cells, broken, world)))
     while not broken.exists():  # it comes whole, with the first cell
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
+        assert process.returncode is None, "it ended before it could be killed"
+        time.sleep(0.005)
     process.kill()
     process.wait()
     assert broken.read_text().count("\n") == 2
     with broken.open("a") as file:
         file.write("random,none,lo")  # a row that was cut off
-    assert main(words("broken.csv", cache="b")) == 0
+    list(benchmark(cells, broken, world))
     assert broken.read_bytes() == whole.read_bytes()
 
 
 def test_a_cell_has_every_column_and_its_pictures_are_made_once(world, monkeypatch):
-    cell = Cell("random", "jpeg75", "lora", "p02", 0)
-    row = run_cell(cell, world)
+    row = run_cell(CELL, world)
     assert set(row) == set(COLUMNS)
     assert all(row[name] == row[name] for name in FIGURES if name not in ("ism", "distance"))
     for name in ("protect", "purify", "generate"):
@@ -106,7 +93,7 @@ def test_a_cell_has_every_column_and_its_pictures_are_made_once(world, monkeypat
         monkeypatch.setattr(stages, name, not_again)
     loaded = []
     monkeypatch.setattr(stages, "load_faces", lambda *name: loaded.append(name) or load_faces(*name))
-    assert str(run_cell(cell, world)) == str(row)
+    assert str(run_cell(CELL, world)) == str(row)
     assert sorted(loaded) == [("p02", "A"), ("p02", "B"), ("p02", "C")]  # each set once
 
 
@@ -158,7 +145,7 @@ def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures,
 
 
 def test_methods_of_ones_own_need_an_entry_in_the_registries_and_nothing_else(
-    tmp_path, words, monkeypatch, capsys
+    tmp_path, models, monkeypatch, capsys
 ):
     seen = {}
 
@@ -186,8 +173,9 @@ def test_methods_of_ones_own_need_an_entry_in_the_registries_and_nothing_else(
     with pytest.raises(SystemExit):
         main(["benchmark", "--help"])
     assert {"fade", "dim", "nothing"} <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
-    grid = "--protect fade --purify dim2x10 dim10 --customize nothing --identities p01"
-    assert main(words("t.csv", grid=grid)) == 0, capsys.readouterr().err
+    words = "--protect fade --purify dim2x10 dim10 --customize nothing --identities p01 --samples 1".split()
+    words += ["--ddpm", models[0], "--pipe", models[1], "--out", tmp_path / "t.csv", "--cache", tmp_path]
+    assert main(["benchmark", *map(str, words)]) == 0, capsys.readouterr().err
     person = load_person("p01")
     assert [row["purify"] for row in read_rows(tmp_path / "t.csv")] == ["dim2x10", "dim10"]
     assert seen["dim"] == 2 * 20  # set B faded and as it was; ten iterations are kept on the way
@@ -222,11 +210,11 @@ def test_digest_tells_apart_what_differs(tiny_ddpm):
         f"{HEADER}\n".encode("utf-16"),
     ],
 )
-def test_another_kind_of_file_is_refused_and_stays(content, tmp_path, words, capsys):
+def test_another_kind_of_file_is_refused_and_stays(content, tmp_path, world):
     out = tmp_path / "config.json"
     out.write_bytes(content)
-    assert main(words("config.json")) == 1
-    assert f"{out} isn't a table of this benchmark" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="config.json isn't a table of this benchmark"):
+        list(benchmark([CELL], out, world))
     assert out.read_bytes() == content and not list(tmp_path.glob(".*"))
 
 
@@ -239,13 +227,13 @@ def test_no_bytes_are_taken_for_a_table(tmp_path_factory, content):
 
 
 @pytest.mark.parametrize("spoil", ["x,y", "1", "\udcff\0", HEADER])
-def test_a_broken_row_is_named_and_nothing_is_lost(spoil, tmp_path, words, row, capsys):
+def test_a_broken_row_is_named_and_nothing_is_lost(spoil, tmp_path, world, row):
     out = tmp_path / "t.csv"
     write_rows(out, [row])
     content = out.read_bytes() + spoil.encode(errors="surrogateescape") + b"\n"
     out.write_bytes(content)
-    assert main(words("t.csv")) == 1
-    assert f"{out}, line 3 is broken" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="t.csv, line 3 is broken"):
+        list(benchmark([CELL], out, world))
     assert out.read_bytes() == content
 
 
@@ -262,7 +250,7 @@ def test_rows_survive_the_file_and_a_spreadsheet(tmp_path, row):
 
 
 def test_other_models_or_options_want_another_file(tmp_path, world):
-    out, cell = tmp_path / "t.csv", Cell("random", "jpeg75", "lora", "p02", 0)
+    out, cell = tmp_path / "t.csv", CELL
     (row,) = benchmark([cell, cell], out, world)
     strange = "other models, arguments or threads.* random, jpeg75, lora"
     for other, changed, message in (
@@ -284,7 +272,7 @@ def test_other_models_or_options_want_another_file(tmp_path, world):
 @pytest.mark.parametrize("content", ["", HEADER, f"{HEADER}\nrandom,none,lo"])
 def test_a_crash_in_the_first_row_leaves_a_table_to_go_on_with(content, tmp_path, world):
     (tmp_path / "t.csv").write_text(content)
-    cells = [Cell("random", "jpeg75", "lora", "p02", seed) for seed in (0, 1)]
+    cells = [CELL._replace(seed=seed) for seed in (0, 1)]
     states = benchmark(cells, tmp_path / "t.csv", world)
     next(states)
     states.close()  # stopped early: what is finished stays

@@ -3,12 +3,15 @@
 import html
 import math
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked, needs_fork
 from tiny import WORDS, tiny_stable_diffusion
 
 from antipure_lib.__main__ import main
+from antipure_lib.benchmark import entrant
 from antipure_lib.benchmark.leaderboard import show_contest, write_leaderboard
 from antipure_lib.benchmark.tournament import Match, hidden_people, rehearse, standings, tournament
 from antipure_lib.judges.visible import lpips
@@ -27,7 +30,7 @@ def signs_steps(x, eta=16 / 255, steps=1, seed=0):
     signs = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).sign()
     yield PGDState(1, (x + eta * signs).clamp(0, 1), {}, {})
 PROTECTIONS["signs"] = Protection(signs_steps)
-PURIFIERS["darker"] = Purifier(lambda x: 0.5 * x)
+PURIFIERS["darker"] = Purifier(lambda pipe, x: 0.5 * x)
 """
 
 WRONG = {
@@ -55,6 +58,16 @@ def common(tiny_folder, tmp_path_factory):
     return models | dict(people=["p12"], rivals=["none"], purifiers=["none"], samples=1, learning=1)
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Entries run in forks of this process: a Python of their own would first import everything."""
+
+    def begin(command, stdout, **_):
+        return Forked(lambda: entrant.main(*map(Path, command[-2:])), stdout)
+
+    monkeypatch.setattr(entrant.subprocess, "Popen", begin)
+
+
 def entry(folder, name, text):
     """An entry's file."""
     path = folder / f"{name}.py"
@@ -62,7 +75,11 @@ def entry(folder, name, text):
     return path
 
 
-def test_an_honest_entry_meets_everyone_and_is_no_more_visible_than_antipure(common, tmp_path):
+@needs_fork
+@pytest.mark.usefixtures("forked")
+def test_an_honest_entry_meets_everyone_and_is_no_more_visible_than_antipure(common, tmp_path, monkeypatch):
+    learned = "antipure_lib.benchmark.tournament.generated_images"
+    monkeypatch.setattr(learned, lambda cell, photos, world: (photos[:1], ""))
     rivals = ["none", "antipure", "random"]
     *_, (matches, problems) = tournament([entry(tmp_path, "honest", HONEST)], **common | {"rivals": rivals})
     assert not problems
@@ -78,15 +95,19 @@ def test_an_honest_entry_meets_everyone_and_is_no_more_visible_than_antipure(com
         assert 0.8 * found["antipure"] < found[name] <= found["antipure"]
 
 
-def test_a_rehearsal_gives_the_photos_or_the_problem_of_an_entry(common, tmp_path):
-    models = {name: common[name] for name in ("ddpm", "pipe")}
-    photos, problems = rehearse(entry(tmp_path, "honest", HONEST), "p12", **models)
-    x = load_faces("p12", "B")
+def test_a_rehearsal_gives_the_photos_of_an_entry(common, tmp_path):
+    photos, problems = rehearse(entry(tmp_path, "honest", HONEST), ddpm=common["ddpm"], pipe=common["pipe"])
+    x = load_faces(hidden_people()[0], "B")
     assert list(photos) == ["honest/signs"] and not problems
     assert photos["honest/signs"].shape == x.shape
     assert 0 < (photos["honest/signs"] - x).abs().max() <= 16 / 255 + 1e-6
+
+
+@needs_fork
+@pytest.mark.usefixtures("forked")
+def test_a_rehearsal_names_the_problem_of_an_entry(common, tmp_path):
     loud = entry(tmp_path, "loud", f'{WRONG["loud"][1]}\nPROTECTIONS["mine"] = Protection(s)\n')
-    photos, problems = rehearse(loud, **models)  # of the first of the people kept apart
+    photos, problems = rehearse(loud, "p12", ddpm=common["ddpm"], pipe=common["pipe"])
     assert not photos and "over budget" in problems["loud/mine"]
     with pytest.raises(ValueError, match="gone.py"):
         rehearse(tmp_path / "gone.py")
@@ -99,6 +120,8 @@ def test_the_leaderboard_shows_titles():
     assert len(show_contest([Match("none", "none", "p1", 0.5, float("nan"), image)]).axes) == 1
 
 
+@needs_fork
+@pytest.mark.usefixtures("forked")
 def test_what_goes_wrong_is_named_and_ranked_last(common, tmp_path):
     files = [
         entry(tmp_path, name, f'{text}\nPROTECTIONS["mine"] = Protection(s)\n')
@@ -115,11 +138,13 @@ def test_what_goes_wrong_is_named_and_ranked_last(common, tmp_path):
     assert {row["rank"] for row in last} == {"last"}
 
 
+@needs_fork
+@pytest.mark.usefixtures("forked")
 def test_a_slow_entry_is_ended(common, tmp_path):
     text = "import time\ndef s(x, eta, steps, seed): time.sleep(3600); yield\n"
     path = entry(tmp_path, "slow", text + 'PROTECTIONS["mine"] = Protection(s)\n')
-    *_, (_, problems) = tournament([path], **common, seconds=5)
-    assert problems == {"slow": "took longer than 5 s"}
+    *_, (_, problems) = tournament([path], **common, seconds=2)
+    assert problems == {"slow": "took longer than 2 s"}
 
 
 def test_a_file_that_is_not_there(common, tmp_path):
@@ -166,6 +191,8 @@ def test_the_hidden_people_are_the_last_third():
     assert hidden_people() == people[-(len(people) // 3) :] and len(hidden_people()) >= 4
 
 
+@needs_fork
+@pytest.mark.usefixtures("forked")
 def test_the_command_writes_the_page(common, tmp_path, capsys):
     words = ["tournament", entry(tmp_path, "honest", HONEST), "--people", "p12", "--rivals", "none"]
     words += ["--purify", "none", "--samples", "1", "--learning", "1", "--out", tmp_path / "page.html"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antipure_lib.benchmark import verdicts as v
-from antipure_lib.benchmark.intervals import holm, paired_test, t_interval
+from antipure_lib.benchmark.intervals import t_interval
 from antipure_lib.benchmark.tables import select
 
 PEOPLE = [f"p{k:02}" for k in range(1, 9)]
@@ -121,17 +121,6 @@ def test_rulings_are_t_intervals_at_the_level_that_the_family_leaves():
     wanted = [t_interval(list(v.gains(rows, c).values()), 1 - 0.05 / 19) for c in claim]
     assert [ruling.interval for ruling in v.rulings(rows, claim)] == wanted
     assert sum(map(len, v.claims().values())) <= v.FAMILY
-
-
-def test_findings_are_the_sign_flip_tests_with_holms_correction():
-    rows = made(as_the_paper_says)
-    claim = v.claims()["is the best after purification"]
-    alone = [paired_test(v.gains(rows, c), dict.fromkeys(PEOPLE, 0.0)) for c in claim]
-    corrected = holm(dict(enumerate(alone)))
-    assert [f.p for f in v.findings(rows, claim)] == list(corrected.values())
-    for n in (1, 2, 5):
-        found = v.findings(made(as_the_paper_says, people=PEOPLE[:n]), claim)
-        assert {f.state for f in found} == {"missing" if n == 1 else "unclear"}
 
 
 def test_a_figure_that_is_to_be_large_counts_the_other_way_round():

@@ -12,8 +12,8 @@ plt = pytest.importorskip("matplotlib.pyplot")
 pytest.importorskip("ipywidgets")
 
 
-def frame(level):
-    figure = plt.figure(figsize=(0.4, 0.3), facecolor=(level, level, level))
+def frame(level, width=0.4):
+    figure = plt.figure(figsize=(width, 0.3), facecolor=(level, level, level))
     return figure, to_png(figure)
 
 
@@ -44,6 +44,6 @@ def test_slider_carries_a_strip_of_five_labelled_frames_for_pages_without_a_kern
     assert middle == [round(255 * k / 8) for k in (0, 2, 4, 6, 8)]
 
 
-def test_strip_breaks_into_rows_of_its_width():
-    sheet = Image.open(io.BytesIO(strip({k: frame(k / 8)[1] for k in range(9)}, "k", count=4, width=90)))
-    assert sheet.size == (2 * 40, 2 * (30 + 18))
+def test_strip_breaks_into_rows_of_900_pixels():
+    sheet = Image.open(io.BytesIO(strip({k: frame(k / 8, 4)[1] for k in range(4)}, "k")))
+    assert sheet.size == (2 * 400, 2 * (30 + 18))

