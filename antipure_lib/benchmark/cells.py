@@ -27,6 +27,7 @@ from ..runtime.devices import pick_dtype
 from ..runtime.digests import defaults, digest
 from ..runtime.pipelines import DDPMPipeline, StableDiffusionPipeline
 from .cache import kept
+from .draws import draws_of
 from .rows import Cell
 
 PROMPTS = ("a photo of sks person", "a dslr portrait of sks person")
@@ -65,7 +66,7 @@ def check_cells(cells: Iterable[Cell]) -> None:
     """Raises ValueError for an unknown name, and for a seed outside 0 … 2⁶³−1."""
     known = {"protect": PROTECTIONS, "customize": CUSTOMIZERS, "identity": identities()}
     for cell in cells:
-        parts_of(cell.purify)
+        draws_of(cell.purify)
         check_seed(cell.seed)
         for column, names in known.items():
             if (name := getattr(cell, column)) not in names:
@@ -88,8 +89,10 @@ def run_cell(cell: Cell, world: World) -> dict[str, object]:
     changed = (protected != x).flatten(1).any(dim=1).all()
     for name in ("lpips", "flip", "ssim", "psnr"):
         row[name] = float(getattr(judge, name)(x, protected).mean()) if changed else None
-    row["psnr_learned"] = None if learned.equal(x) else float(judge.psnr(x, learned).mean())
-    left = survival(lambda images, _: purified_photos(cell, images, world), x, protected) if changed else None
+    first = learned[: len(x)]  # of several copies
+    row["psnr_learned"] = None if first.equal(x) else float(judge.psnr(x, first).mean())
+    one = cell._replace(purify=cell.purify.split("*")[0])
+    left = survival(lambda images, _: purified_photos(one, images, world), x, protected) if changed else None
     return row | dict(survival=None if left is None else float(left.mean()))
 
 
@@ -109,7 +112,7 @@ def judged(generated: torch.Tensor, person: Person, judge: Judge) -> dict[str, f
 def setup(cell: Cell, world: World) -> str:
     """Hashes with "-" between them: of what a table's rows share, and of protection, purifier, customizer."""
     protection = PROTECTIONS[cell.protect]
-    purifiers = [PURIFIERS[part.kind] for part in parts_of(cell.purify)]
+    purifiers = [PURIFIERS[part.kind] for part in parts_of(draws_of(cell.purify).name)]
     customizer = CUSTOMIZERS[cell.customize]
     parts = (
         (world.samples, world.learning, *world.weights.values(), *_machine(world), defaults(generate)),
@@ -134,8 +137,13 @@ def protected_photos(cell: Cell, person: Person, world: World) -> torch.Tensor:
 
 
 def purified_photos(cell: Cell, photos: torch.Tensor, world: World) -> torch.Tensor:
-    """Photos after the cell's purifiers, N×3×H×W in [0, 1]."""
-    for part in parts_of(cell.purify, _seed(cell, "purify")):
+    """Photos after the cell's purifiers, N×3×H×W in [0, 1]; of several copies the first copy of all first."""
+    name, first, copies = draws_of(cell.purify)
+    return torch.cat([_one_draw(cell, name, draw, photos, world) for draw in range(first, first + copies)])
+
+
+def _one_draw(cell: Cell, name: str, draw: int, photos: torch.Tensor, world: World) -> torch.Tensor:
+    for part in parts_of(name, _seed(cell, f"purify {draw}" if draw else "purify")):
         photos = _purified(part, photos, world)
     return photos
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..protections.registry import PROTECTIONS
 from ..purifiers.registry import PURIFIERS, parts_of
+from .draws import draws_of, title_of
 from .intervals import Interval, t_interval
 from .rows import FIGURES
 
@@ -61,16 +62,16 @@ def protection_name(name: str) -> str:
 
 
 def purifier_name(name: str) -> str:
-    """How a purifier is shown: the title in its record and its numbers, such as "GrIDPure 2 × 20"."""
+    """How a cell's purifier is shown: title, numbers, draw and copies, as "GrIDPure 2 × 20, draw 2"."""
     try:
-        parts = parts_of(name)
+        parts = parts_of(draws_of(name).name)
     except ValueError:  # a table may name one that no longer exists
         return name
     titles = [
         [PURIFIERS[part.kind].title or part.kind, " × ".join(map(str, part.numbers.values()))]
         for part in parts
     ]
-    return " + ".join(" ".join(filter(None, words)) for words in titles)
+    return title_of(name, " + ".join(" ".join(filter(None, words)) for words in titles))
 
 
 def names_in(rows: Rows, column: str) -> list[str]:

@@ -20,7 +20,12 @@ def add_command(subparsers: Any) -> None:
     add = add_parser(subparsers, "benchmark", summary, about, _names, run=_run)
     many = {"nargs": "+", "metavar": "NAME"}
     add("--protect", default=["none", "random", "antipure"], help="default: none random antipure", **many)
-    add("--purify", default=["none", "gridpure2x20"], help="default: none gridpure2x20", **many)
+    add(
+        "--purify",
+        default=["none", "gridpure2x20"],
+        help="default: none gridpure2x20; gridpure10@1 has other noise, gridpure10*3 three copies",
+        **many,
+    )
     add("--customize", default=["dreambooth"], help="default: dreambooth", **many)
     add("--identities", help="default: all held-out people", **many)
     add("--seeds", default=[0], nargs="+", type=SEED, metavar="N", help="default: 0")

@@ -130,6 +130,20 @@ def test_a_cell_may_have_several_purifiers_and_shares_their_first(world, monkeyp
     assert len(set(hashes)) == 2
 
 
+def test_a_cell_may_learn_from_several_draws_of_the_noise(world):
+    x, cell = load_faces("p03", "B"), Cell("none", "diffpure2", "lora", "p03", 2)
+
+    def made(name):
+        return purified_photos(cell._replace(purify=name), x, world)
+
+    draws = [made(name) for name in ("diffpure2", "diffpure2@1", "diffpure2@2")]
+    assert len({draw.numpy().tobytes() for draw in draws}) == 3
+    assert torch.equal(made("diffpure2@0"), draws[0])
+    assert torch.equal(made("diffpure2*3"), torch.cat(draws))
+    assert torch.equal(made("diffpure2@1*2"), torch.cat(draws[1:]))
+    assert torch.equal(made("jpeg50*2"), made("jpeg50").repeat(2, 1, 1, 1))  # draws no noise
+
+
 def test_gridpure_keeps_what_it_passes_on_the_way(tmp_path, tiny_ddpm, pictures, monkeypatch):
     world = World(tiny_ddpm, tiny_ddpm, judge=None, cache=tmp_path, weights={"ddpm": "d", "pipe": "p"})
     x, cell = pictures(n=1), Cell("none", "gridpure2x10", "lora", "p01", 3)
