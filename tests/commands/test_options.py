@@ -109,13 +109,6 @@ def test_a_file_whose_name_begins_with_a_dash_is_a_file(run, photos, name, comma
         assert (status, err) == (0, []) and out[0].startswith(name)
 
 
-def test_the_users_own_folder_is_found(run, photos, monkeypatch):
-    monkeypatch.setenv("HOME", str(Path.cwd() / "home"))
-    photos("home/a.png")
-    assert run("protect", "~/a.png", "--method", "random", out="~/out")[0] == 0
-    assert Path("home/out/a.png").exists() and not Path("~").exists()
-
-
 @pytest.mark.parametrize("command", ["protect a.png --out out", "benchmark"])
 @pytest.mark.parametrize("name", ["anna/model", "ddpm-celebahq-256", "guided-diffusion-256-uncond", "sd15"])
 def test_errors_of_models_are_in_the_words_of_options(photos, capfd, command, name):

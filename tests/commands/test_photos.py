@@ -176,18 +176,6 @@ def test_jpeg_only_when_forced_and_then_with_its_price(run, photos, files, broke
     assert "no perturbation that JPEG could destroy" in out[0] and "nan" not in out[0]
 
 
-def test_metadata_on_request(run, photos):
-    exif = Image.Exif()
-    exif[0x010F], exif[0x0112] = "Maker", 6
-    photos("me.png", h=20)
-    Image.open("me.png").save("me.tif", exif=exif)
-    run("protect", "me.tif", *RANDOM, out="bare")
-    run("protect", "me.tif", *RANDOM, "--keep-metadata", out="kept")
-    bare, kept = (Image.open(f"{out}/me.png") for out in ("bare", "kept"))
-    assert bare.size == kept.size == (20, 16)  # turned
-    assert not bare.getexif() and dict(kept.getexif()) == {0x010F: "Maker", 0x0112: 1}
-
-
 def test_a_model_that_gives_nan_is_told(run, photos, files, broken):
     photos("a.png")
     status, _, (line,) = run("protect", "a.png", "--steps", 1, model=broken(torch.nan))

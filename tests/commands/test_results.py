@@ -249,7 +249,7 @@ def test_a_killed_run_goes_on(pictures, files, tiny_folder, tmp_path):
     names = [tmp_path / f"{name}.png" for name in "abc"]
     for name, x in zip(names, pictures(3), strict=True):
         save_image(x, name)
-    out, options = tmp_path / "out", ["--ddpm", tiny_folder, "--precision", "float32", "--steps", 20, "--out"]
+    out, options = tmp_path / "out", ["--ddpm", tiny_folder, "--precision", "float32", "--steps", 12, "--out"]
     words = [*map(str, ["protect", *names, *options])]
     command = [sys.executable, "-m", "antipure_lib", *words, str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
