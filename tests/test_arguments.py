@@ -1,7 +1,9 @@
-"""What is no number is refused by the argument's name, in every public function, before any work."""
+"""What is no number is refused by the argument's name before any work; other kinds of numbers are taken."""
 
+from fractions import Fraction
 from inspect import isclass, signature
 from math import nan
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import get_args
 
@@ -11,6 +13,12 @@ import torch
 from tiny import photos, tiny_stable_diffusion
 
 import antipure_lib as ap
+from antipure_lib.benchmark.rows import write_rows
+from antipure_lib.photos.jobs import plan_jobs
+from antipure_lib.photos.photo import photo_size
+from antipure_lib.protections.registry import PROTECTIONS
+from antipure_lib.purifiers.registry import PURIFIERS
+from antipure_lib.runtime.checks import check_number
 
 # What functions can't do without. Images are of the size of the random models.
 NEEDED = {
@@ -65,6 +73,30 @@ def test_what_is_no_number_is_refused_by_name(needed, name):
                     function(**given | {argument: value})
 
 
+BAD = {
+    "seed": [2**63, -1, 1.0, "0", np.float32(1), [1], torch.tensor(0.5)],
+    "eta": ["8", 8, 0, -0.1, torch.tensor([0.1, 0.2]), 1j, [0.1]],
+    "steps": [2.0, "2", 0, -1, np.float64(2), [2]],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PROTECTIONS if name != "none"])
+def test_every_protection_refuses_bad_numbers_by_name(needed, name):
+    given = {key: needed[key] for key in ("ddpm", "pipe", "set_a")}
+    for argument in BAD.keys() - ({"steps"} if name == "random" else {}):  # it takes any steps, and uses none
+        for value in (*BAD[argument], None, True):
+            with pytest.raises(ValueError, match=f"^{argument} must be"):
+                ap.protect(name, photos(1), **given | {argument: value})
+
+
+@pytest.mark.parametrize("name", [name for name, purifier in PURIFIERS.items() if purifier.needs])
+def test_every_purifier_refuses_bad_seeds_by_name(needed, name):
+    given = {key: needed[key] for key in ("ddpm", "pipe")} | PURIFIERS[name].quick
+    for seed in (*BAD["seed"], None, True):
+        with pytest.raises(ValueError, match="^seed must be"):
+            ap.purify(name, photos(1), **given | {"seed": seed})
+
+
 KINDS = {
     "NumPy": lambda value: np.array(value)[()],
     "an array without dimensions": np.array,
@@ -74,8 +106,10 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_of_numpy_and_torch_are_taken(tiny_ddpm, kind):
+def test_numbers_of_numpy_and_torch_are_taken(needed, kind):
     as_kind, x = KINDS[kind], photos(1)
+    tiny_ddpm, pipe, set_a = needed["ddpm"], needed["pipe"], photos(2, seed=3)
+    aspl = {"pipe": pipe, "set_a": set_a, "steps": 1} | PROTECTIONS["aspl"].quick
     calls = [
         lambda n: ap.jpeg(x, n(75)),
         lambda n: ap.gaussian_blur(x, n(1.0)),
@@ -92,9 +126,45 @@ def test_numbers_of_numpy_and_torch_are_taken(tiny_ddpm, kind):
         lambda n: ap.merge(ap.extract(x, n(8)), x.shape, n(8)),
         lambda n: ap.checkerboard(n(16), n(4)),
         lambda n: ap.radial_spectrum(x[0], n(4))[1],
+        lambda n: ap.protect("random", x, eta=n(0.0625), seed=n(3)),
+        lambda n: ap.protect("aspl", x, eta=n(0.0625), seed=n(3), **aspl),
+        lambda n: ap.antipure(tiny_ddpm, x, eta=n(0.0625), steps=1, seed=n(3)),
+        lambda n: ap.purify("diffpure2", x, ddpm=tiny_ddpm, seed=n(3)),
+        lambda n: ap.lora(pipe, x, steps=n(1), seed=n(3)).unet.conv_out.weight,
+        lambda n: ap.generate(pipe, "a photo", n=n(1), steps=n(1), seed=n(3)),
     ]
     for number, call in enumerate(calls):
         assert torch.equal(call(as_kind), call(lambda value: value)), number
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.float32(3), Fraction(3), torch.tensor(3), np.array(3.0)])
+def test_numbers_become_plain(value):
+    assert check_number(value, "x") == 3.0 and type(check_number(value, "x")) is float
+
+
+@pytest.mark.parametrize("eta", [np.float32(8 / 255), torch.tensor(8 / 255), np.float16(8 / 255)])
+def test_a_coarse_number_stays_within_its_own_budget(needed, eta):
+    x = photos(1)
+    change = (ap.antipure(needed["ddpm"], x, eta=eta, steps=1, step_size=9 / 255) - x).abs().max()
+    assert 6.5 / 255 < change <= float(eta) + 1e-6
+
+
+def test_a_path_may_begin_with_the_users_own_folder(tmp_path, monkeypatch, tiny_folder):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    x = ap.quantise(photos(1)[0])
+    assert ap.save_image(x, "~/new/a.png") == home / "new/a.png"
+    assert ap.load_image(Path("~/new/a.png")).equal(x) and photo_size("~/new/a.png") == (16, 16)
+    photo = ap.read_photo("~/new/a.png")
+    assert ap.save_photo(photo, photo.x, "~/b.png") == home / "b.png"
+    write_rows("~/rows.csv", [])
+    assert ap.read_rows("~/rows.csv") == []
+    (job,) = plan_jobs(["~/b.png"], "~/out", "protect")
+    assert (job.photo, job.output) == (home / "b.png", home / "out/b.png")
+    (home / "model").symlink_to(tiny_folder)
+    assert ap.load_ddpm("~/model").unet.config.sample_size == 16
+    assert not Path("~").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ from typing import Any
 
 from .options import BUDGET, COUNT, SEED, add_parser, path
 
-OUT, CACHE = Path("build/benchmark.csv"), Path("build/benchmark")
-
 
 def add_command(subparsers: Any) -> None:
     """Add `benchmark` to the command line's parser."""
@@ -35,9 +33,9 @@ def add_command(subparsers: Any) -> None:
     add("--learning", type=COUNT, metavar="N", help="steps of customization; default: each one's own")
     add("--ddpm", default="nano", metavar="MODEL", help="purifier, default: nano")
     add("--pipe", default="nano", metavar="MODEL", help="customized model of 64 px, default: nano")
-    add("--out", default=OUT, type=path, metavar="CSV", help="default: %(default)s")
+    add("--out", default=Path("build/benchmark.csv"), type=path, metavar="CSV", help="default: %(default)s")
     cache = "pictures of the stages, default: %(default)s"
-    add("--cache", default=CACHE, type=path, metavar="DIR", help=cache)
+    add("--cache", default=Path("build/benchmark"), type=path, metavar="DIR", help=cache)
 
 
 def _names() -> str:

@@ -15,6 +15,7 @@ from ..core.tiles import at_least
 from ..models.checkpoints import ModelNotHere, load_ddpm, load_stable_diffusion
 from ..models.folders import OtherKind
 from ..photos.photo import Photo, as_grey, made_grey, save_photo
+from ..purifiers.filters import kept_by_jpeg
 from ..runtime.digests import defaults, weights_digest
 from ..runtime.memory import MemoryPlan
 from ..runtime.unet import sample_size
@@ -76,16 +77,17 @@ class PhotoWork:
         x = at_least(self.side, photo.x, self.run)
         x = as_grey(x) if photo.grey else x
         save_photo(photo, x, path, self.args.keep_metadata, self.args.jpeg)
-        return "; ".join(said + self.remarks(photo.x, x))
+        if self.args.jpeg and x.equal(photo.x):
+            said.append("there is no perturbation that JPEG could destroy")
+        elif self.args.jpeg:
+            kept = kept_by_jpeg(photo.x, x)
+            said.append(f"JPEG leaves {kept:.0%} of the perturbation; PNG leaves all")
+        return "; ".join(said)
 
     def last(self, states: Iterator, unit: str, total: int | None = None) -> Any:
         """The last of the states, with a progress bar."""
         bar = tqdm(states, total=total, unit=unit, leave=False, disable=self.silent)
         return deque(bar, maxlen=1).pop()
-
-    def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
-        """What else there is to say."""
-        return []
 
 
 def batch_of(function: Callable) -> dict[str, str]:

@@ -11,8 +11,6 @@ from typing import Any
 
 from .options import BUDGET, COUNT, SEED, add_parser, path
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
 ABOUT = (
     "Photos keep their size, and grey ones stay grey. What is finished isn't done again; a run that was "
     "killed goes on. A result that you edited is kept, and a new one is written next to it. A photo is "
@@ -53,7 +51,8 @@ def _add_parser(subparsers: Any, name: str, worker: str, summary: str) -> Callab
     pipe = "latent model of methods and purifiers that need one, default: nano"
     add("--pipe", default="nano", metavar="MODEL", help=pipe)
     add("--download", action="store_true", help="fetch a model that isn't on this machine; default: never")
-    add("--precision", choices=PRECISIONS, help="of the purifier's model, default: the device's fastest")
+    precisions = ("float32", "bfloat16", "float16")
+    add("--precision", choices=precisions, help="of the purifier's model, default: the device's fastest")
     add("--grey", action="store_true", help="make the photos grey first; grey ones stay grey without it")
     metadata = "keep the camera's EXIF entries, with date and place; default: no metadata in the results"
     add("--keep-metadata", action="store_true", help=metadata)

@@ -11,7 +11,6 @@ from ..core.tiles import at_least
 from ..photos.photo import Photo, made_grey
 from ..protections.diagnose import Flag, diagnose
 from ..protections.registry import PROTECTIONS, protect_steps, protection_plan
-from ..purifiers.filters import kept_by_jpeg
 from ..runtime.memory import MemoryPlan
 from .one_photo import PhotoWork, batch_of
 
@@ -59,8 +58,8 @@ class Protector(PhotoWork):
         """Protect a photo, write nothing, and return the flags of `diagnose`."""
         self.check(photo)
         flags, known = [], signature(PROTECTIONS[self.args.method].steps).parameters
-        defaults = {name: known[name].default for name in ("momentum",) if name in known}
-        momentum = (defaults | self.chosen).get("momentum", 0.0)
+        usual = known["momentum"].default if "momentum" in known else 0.0
+        momentum = self.chosen.get("momentum", usual)
 
         def look(x: torch.Tensor) -> torch.Tensor:
             flags.extend(diagnose(self._last_state(x), x, self.eta, momentum, self.args.seed))
@@ -68,14 +67,6 @@ class Protector(PhotoWork):
 
         at_least(self.side, (made_grey(photo) if self.args.grey else photo).x, look)
         return flags
-
-    def remarks(self, x: torch.Tensor, result: torch.Tensor) -> list[str]:
-        """The price of a JPEG."""
-        if not self.args.jpeg:
-            return []
-        if result.equal(x):
-            return ["there is no perturbation that JPEG could destroy"]
-        return [f"JPEG leaves {kept_by_jpeg(x, result):.0%} of the perturbation; PNG leaves all"]
 
 
 def _check_method(name: str, fast: bool) -> None:

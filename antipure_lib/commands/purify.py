@@ -6,7 +6,7 @@ import torch
 
 from ..core.images import as_file
 from ..core.tiles import tile_count
-from ..purifiers.registry import MODELS, PURIFIERS, Part, parts_of, purify
+from ..purifiers.registry import MODELS, PURIFIERS, parts_of, purify
 from ..runtime.memory import MemoryPlan, memory_plan
 from .one_photo import PhotoWork, batch_of
 
@@ -34,17 +34,15 @@ class Washer(PhotoWork):
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Purify one image of at least a tile."""
         for part in self.parts:
-            x = self._purified(part, x)
+            purifier = PURIFIERS[part.kind]
+            options = {key: self.models[key] for key in purifier.needs} | batch_of(purifier.run)
+            options |= {"seed": part.seed} if purifier.seeded else {}
+            if purifier.along:
+                states = purifier.along(x=x, **options, **part.numbers)
+                x = as_file(self.last(states, "iteration").x, x)
+            else:
+                x = purify(part.name, x, **options)
         return x
-
-    def _purified(self, part: Part, x: torch.Tensor) -> torch.Tensor:
-        purifier = PURIFIERS[part.kind]
-        options = {key: self.models[key] for key in purifier.needs} | batch_of(purifier.run)
-        options |= {"seed": part.seed} if purifier.seeded else {}
-        if not purifier.along:
-            return purify(part.name, x, **options)
-        states = purifier.along(x=x, **options, **part.numbers)
-        return as_file(self.last(states, "iteration").x, x)
 
 
 def names() -> str:

@@ -33,7 +33,7 @@ def generate(
     check_prompt(pipe, prompt)
     seen = pipe_view(pipe)
     seen.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
+    options = {"num_inference_steps": int(steps), "guidance_scale": guidance, "output_type": "pt"}
     images, at_a_time = [], MicroBatch(batch)
 
     def some():

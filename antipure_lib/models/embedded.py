@@ -8,8 +8,6 @@ from ..photos.pictures import load_image
 
 PHOTO_SETS = ("A", "B", "C")  # A: surrogate; B: protected, then learned; C: reference
 
-_PACKAGE = Path(__file__).resolve().parents[1]  # the package's folder
-
 
 def data_path(*parts: str) -> Path:
     """Where an embedded file or folder is: data_path("faces", "p01", "A1.png").
@@ -17,10 +15,10 @@ def data_path(*parts: str) -> Path:
     It is next to the package in a checkout and inside it in an installed wheel.
     Raises FileNotFoundError when this part of the data isn't there.
     """
-    checkout = _PACKAGE.parent
+    package = Path(__file__).resolve().parents[1]
     # Only a checkout has pyproject.toml next to the package: site-packages/data would be somebody else's.
-    root = checkout / "data" if (checkout / "pyproject.toml").exists() else _PACKAGE / "data"
-    path = root.joinpath(*parts)
+    home = package.parent if (package.parent / "pyproject.toml").exists() else package
+    path = home.joinpath("data", *parts)
     if not path.exists():
         raise FileNotFoundError(f"{path}: not in this installation; reinstall antipure_lib or clone it whole")
     return path

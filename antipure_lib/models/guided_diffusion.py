@@ -43,12 +43,11 @@ def load_guided_diffusion(path: str | Path) -> DDPMPipeline:
     Raises ValueError, naming the file and the key, for a damaged file or another layout.
     """
     path = check_path(path)
-    with torch.inference_mode(False):  # else the weights could never take part in a gradient
-        try:
-            pipe = convert(_unwrapped(read_tensors(path)))
-        except (ValueError, TypeError, IndexError, RuntimeError) as error:  # the last three: odd shapes
-            raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-        pipe.unet.float()
+    try:
+        pipe = convert(_unwrapped(read_tensors(path)))
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:  # the last three: odd shapes
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    pipe.unet.float()
     return pipe
 
 

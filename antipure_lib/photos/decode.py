@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,31 +66,30 @@ def decode(path: str | os.PathLike) -> Decoded:
     A colour profile or an EXIF block that is damaged is ignored, with a note.
     Errors as `check_file`; ValueError for a file that isn't a readable image.
     """
-    path = check_file(path)
+    path, notes = check_file(path), []
     try:
         with warnings.catch_warnings(record=True) as warned:  # of size and of EXIF entries
             warnings.simplefilter("always")
             with open_picture(path) as file:
                 file.load()
-                image, exif, notes = _upright(file)
+                image, exif = _upright(file, notes)
                 # An MPO's other pictures are the same one for a 3D screen, or a preview.
                 if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
                     notes.append(f"the first of its {file.n_frames} pictures")
                 if image.mode.startswith("I"):
-                    image, note = _eight_bits(image, getattr(file, "tag_v2", {}))
-                    notes.append(note)
-                rgb, alpha, note = _to_srgb(image)
+                    image = _eight_bits(image, getattr(file, "tag_v2", {}), notes)
+                rgb, alpha = _to_srgb(image, notes)
     except MemoryError:
         raise
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise ValueError(f"{path} {_problem(error)}") from error
     told = [str(warning.message) for warning in warned if "TiffImagePlugin" in warning.filename]
     if any("too many entries" not in words for words in told):  # Pillow warns of those as well
-        notes.append("its EXIF block is damaged in part")
+        notes.append("its EXIF block is damaged in part; a rotation in it may be lost")
     if alpha is not None and alpha.getextrema()[0] == 255:
         alpha = None
     grey = not np.ptp(np.asarray(rgb), axis=2).any()
-    return Decoded(rgb, alpha, exif, tuple(filter(None, (*notes, note))), grey)
+    return Decoded(rgb, alpha, exif, tuple(notes), grey)
 
 
 def _problem(error: Exception) -> str:
@@ -133,40 +133,29 @@ def check_file(path: str | os.PathLike) -> Path:
     return path
 
 
-def _upright(file: Image.Image) -> tuple[Image.Image, bytes, list[str | None]]:
+def _upright(file: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes]:
+    """The picture, and the EXIF block to keep. What is wrong goes into `notes`, as in all functions below."""
     # Pillow's EXIF reader raises nearly anything, too; the pixels are already loaded.
     try:
         exif = file.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation, _orientation(file.info.get("exif", b"")))
+        orientation = exif.get(ExifTags.Base.Orientation)
     except Exception:
-        return file, b"", ["its EXIF block is damaged and was ignored, a rotation in it too"]
+        notes.append("its EXIF block is damaged and was ignored, a rotation in it too")
+        return file, b""
     # Not by Pillow's exif_transpose: it writes the whole block again, which one odd entry prevents.
     turned = orientation in range(2, 9)
     image = file.transpose(Image.Transpose[TURNS[int(orientation) - 2]]) if turned else file
     try:
-        return image, *_descriptive(exif, image.size)
+        return image, _descriptive(exif, image.size, notes)
     except Exception:
-        return image, b"", ["its EXIF block is damaged in part and can't be kept"]
+        notes.append("its EXIF block is damaged in part and can't be kept")
+        return image, b""
 
 
-def _orientation(block: bytes) -> int:
-    """EXIF's orientation without Pillow's reader, which stops at the first entry that is cut off."""
-    tiff = block.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")  # some programs write it twice
-
-    def number(at: int, size: int = 2) -> int:
-        return int.from_bytes(tiff[at : at + size], "big" if tiff.startswith(b"MM") else "little")
-
-    start = number(4, 4) + 2
-    for entry in range(start, start + 12 * number(start - 2), 12):
-        if (number(entry), number(entry + 2)) == (ExifTags.Base.Orientation, 3):  # 3: two bytes
-            return number(entry + 8)
-    return 1
-
-
-def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[str | None]]:
-    """The entries to keep as an EXIF block, and a note for each that Pillow doesn't write as it was."""
+def _descriptive(exif: Image.Exif, size: tuple[int, int], notes: list[str]) -> bytes:
+    """The entries to keep as an EXIF block; empty if there is none."""
     base, ifd = ExifTags.Base, ExifTags.IFD
-    kept, notes, dropped = Image.Exif(), [], {base[name] for name in NOT_KEPT}
+    kept, dropped = Image.Exif(), {base[name] for name in NOT_KEPT}
     for name in DESCRIPTIVE:
         if base[name] in exif and _is_sound(exif, base[name], None, notes):
             kept[base[name]] = _stored(exif[base[name]])
@@ -178,22 +167,21 @@ def _descriptive(exif: Image.Exif, size: tuple[int, int]) -> tuple[bytes, list[s
     if ifd.Exif in kept:
         kept[ifd.Exif] |= {base.ColorSpace: 1, base.ExifImageWidth: size[0], base.ExifImageHeight: size[1]}
     if not len(kept):
-        return b"", notes
+        return b""
     kept[base.Orientation] = 1
-    return kept.tobytes(), notes
+    return kept.tobytes()
 
 
-def _is_sound(entries: Mapping[int, Any], tag: int, directory: int | None, notes: list[str | None]) -> bool:
+def _is_sound(entries: Mapping[int, Any], tag: int, directory: int | None, notes: list[str]) -> bool:
+    """Whether Pillow writes the entry as it was."""
     alone, again = Image.Exif(), Image.Exif()
-    try:
+    with suppress(Exception):  # Pillow's EXIF writer raises nearly anything, too
         value = _stored(entries[tag])
         alone[directory or tag] = {tag: value} if directory else value
         again.load(alone.tobytes())
         read = (again.get_ifd(directory) if directory else again)[tag]
         if read == value or repr(read) == repr(value):  # NaN equals itself only as a text
             return True
-    except Exception:  # Pillow's EXIF writer raises nearly anything, too
-        pass
     names = ExifTags.GPSTAGS if directory == ExifTags.IFD.GPSInfo else ExifTags.TAGS
     notes.append(f"its EXIF entry {names.get(tag, tag)} can't be kept")
     return False
@@ -209,8 +197,8 @@ def writable(block: bytes) -> Image.Exif:
     return exif
 
 
-def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, str | None]:
-    """Grey levels of up to 16 bits as 8, and a note where they use little of their range.
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any], notes: list[str]) -> Image.Image:
+    """Grey levels of up to 16 bits as 8, with a note where they use little of their range.
 
     tags: a TIFF's. Pillow passes over its BitsPerSample (of 12), and over levels where 0 is white.
     """
@@ -225,13 +213,14 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Imag
     grey = ((top - levels if negative else levels) * (255 / top)).round().astype(np.uint8)
     small = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
     small.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
-    note = f"its levels end at {used} of {top}, so it is very {'bright' if negative else 'dark'}"
-    return small, note if 0 < used < top / 15 else None
+    if 0 < used < top / 15:
+        look = "bright" if negative else "dark"
+        notes.append(f"its levels end at {used} of {top}, so it is very {look}")
+    return small
 
 
-def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str | None]:
-    """(RGB, alpha or None, note or None)."""
-    profile = image.info.get("icc_profile")
+def _to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
+    """(RGB, alpha or None)."""
     if image.mode == "F":
         raise NoRange("floating-point pixels have no agreed range")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
@@ -240,15 +229,16 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, str |
     elif image.mode not in ("L", "CMYK", "LAB"):
         image = image.convert("RGBA").convert("RGB") if alpha else image.convert("RGB")
     plain = image.convert("RGB")
-    if not profile:
-        return plain, alpha, None
+    if not (profile := image.info.get("icc_profile")):
+        return plain, alpha
     try:
         source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
         if image.mode == "L":  # rounding gives no colour to a grey photo
             converted = converted.convert("L").convert("RGB")
     except (OSError, ImageCms.PyCMSError):
-        return plain, alpha, "its colour profile is broken or of another kind and was ignored"
+        notes.append("its colour profile is broken or of another kind and was ignored")
+        return plain, alpha
     # Most profiles are sRGB under another name; rounding shouldn't touch those photos.
     change = np.abs(np.asarray(converted).astype(np.int16) - np.asarray(plain)).max()
-    return (converted if change > 1 else plain), alpha, None
+    return (converted if change > 1 else plain), alpha

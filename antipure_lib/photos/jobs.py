@@ -20,8 +20,6 @@ from .decode import check_file
 from .photo import Photo, photo_size, read_photo
 from .pictures import LOSSLESS, LOSSY, atomic, short_name, temporary_prefix
 
-MANIFEST = ".manifest"
-
 PIXEL = 75  # bytes: a photo of 169 megapixels took 12.1 GB with the plainest protection, random signs
 
 
@@ -36,7 +34,7 @@ class Job(NamedTuple):
     @property
     def record(self) -> Path:
         """The JSON file with what `output` was made from."""
-        return self.output.parent / MANIFEST / f"{short_name(self.output.name)}.json"
+        return self.output.parent / ".manifest" / f"{short_name(self.output.name)}.json"
 
 
 class Outcome(NamedTuple):

@@ -98,13 +98,6 @@ def check_step_sizes(step_size: float | Sequence[float], steps: int) -> list[flo
     return sizes if several else sizes * steps
 
 
-def check_weights(weights: Mapping[str, float] | None) -> None:
-    """Raises ValueError for weights of terms that aren't finite numbers by name; None passes."""
-    if not isinstance(weights, Mapping | None):
-        raise ValueError(f"weights must be numbers by the terms' names, got {weights!r}")
-    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
-
-
 def check_ascent(
     eta: float,
     steps: int,
@@ -121,7 +114,9 @@ def check_ascent(
     steps = check_count(steps, "steps")
     check_seed(seed)
     check_finite(momentum=momentum)
-    check_weights(weights)
+    if not isinstance(weights, Mapping | None):
+        raise ValueError(f"weights must be numbers by the terms' names, got {weights!r}")
+    check_finite(**{f"weights['{name}']": weight for name, weight in (weights or {}).items()})
     if torch.is_inference_mode_enabled():
         raise RuntimeError("torch.inference_mode() forbids the gradients that a protection needs; leave it")
     if not 0 <= momentum < 1:

@@ -15,9 +15,8 @@ TOKENIZING = threading.Lock()  # two threads can't use one tokenizer at a time (
 def view(model: torch.nn.Module, channels_last: bool = False) -> torch.nn.Module:
     """A second module with the same weights, in evaluation mode; no weight asks for a gradient.
 
-    A run switches checkpointing and the like on its own view. Other threads that use the model see no change,
-    and an interrupted run leaves nothing behind. Training the model changes the view as well: they share
-    memory. Weights made in `torch.inference_mode()` are copied, since autograd refuses them.
+    A run switches checkpointing and the like on its own view, so other threads see no change. Training the
+    model changes the view as well. Weights made in `torch.inference_mode()` are copied, for autograd's sake.
 
     channels_last: on a CPU, copy convolutions' weights into torch's channels-last order. Forward passes are
     faster, backward passes slower, and last bits differ. On a GPU it costs time (data/results/speed.md).
