@@ -106,24 +106,13 @@ def command(*words: object) -> Done:
     return Done(int(status or 0), out.getvalue(), err.getvalue())
 
 
-def walk(*words: object) -> Done:
-    """The command that runs notebooks, in a process of its own: it starts others."""
-    return process("-m", "tools.notebooks.walk", *words)
-
-
-def process(*words: object) -> Done:
-    """`python WORDS` in a process of its own, for what may end it."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *map(str, words)]
-    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=240)
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
 def survives(code: str) -> None:
-    """Python code that a process must live through."""
-    done = process("-c", "import torch, antipure_lib as ap\n" + code)
-    last = (done.err.strip().splitlines() or [""])[-1]
-    assert done.status == 0, f"the process ended with status {done.status}: {last}"
+    """Python code that a process of its own must live through."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-c", "import torch, antipure_lib as ap\n" + code]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=240)
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    assert done.returncode == 0, f"the process ended with status {done.returncode}: {last}"
 
 
 def needs(*modules: str) -> bool:

@@ -1,5 +1,6 @@
 """Notebooks: parameters of a run, the panel for a photo of one's own."""
 
+import contextlib
 import io
 import os
 from ast import literal_eval
@@ -12,9 +13,9 @@ import nbformat.v4 as v4
 import torch
 
 import antipure_lib as ap
-from tools.notebooks.walk import run_notebook
+from tools.notebooks import walk
 
-from .helpers import command, ddpm, needs, photos, picture, pipe, walk
+from .helpers import command, ddpm, needs, photos, picture, pipe
 from .registry import check_message, situation
 
 
@@ -31,7 +32,7 @@ def notebook(parameters: str, body: str = "", name: str = "a.ipynb") -> Path:
 def arrives(parameters: str, name: str, value: str) -> object:
     """What a run makes of a parameter."""
     body = f"from pathlib import Path\nPath('seen.txt').write_text(repr({name}))"
-    run_notebook(notebook(parameters, body), Path("pages"), {name: value})
+    walk.run_notebook(notebook(parameters, body), Path("pages"), {name: value})
     return Path("books/seen.txt").read_text()
 
 
@@ -81,9 +82,9 @@ def parameter_is_known(parameters):
 @situation("papermill 818", "parameters")
 def unknown_parameter():
     """A name that the notebook doesn't define"""
-    return check_message(
-        walk(notebook("SEED = 0"), "--out", "pages", "-p", "SED", "3").error(), ["SED", "SEED"]
-    )
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        walk.main([str(notebook("SEED = 0")), "--out", "pages", "-p", "SED", "3"])
+    return check_message(told.getvalue().strip(), ["SED", "SEED"])
 
 
 TILDE = {
