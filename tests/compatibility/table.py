@@ -11,7 +11,8 @@ HEAD = """# Situations from other projects' bug reports
 
 Each row is something that users of this field have reported, or a variation of it, tried on this library by
 `python -m tests.compatibility`. A number is that project's issue on GitHub; "own" are variations thought out
-here. Rows in *italics* are slow: `--fast` leaves them out.
+here. Rows in *italics* are slow: `--fast` leaves them out. The
+tests in `tests/` try further variations.
 
 Results: **fine**, as users expect; **refused**, with this message; **fault**, with what is wrong.
 """

@@ -1,6 +1,5 @@
 """Models that several threads, or an interrupted generator, look at: nobody may see them changed."""
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from unittest import mock
@@ -8,10 +7,9 @@ from unittest import mock
 import torch
 
 import antipure_lib as ap
-from antipure_lib.purifiers.freqpure import freqpure_steps
 
 from .helpers import ddpm, photos, picture, pipe
-from .registry import refusal, situation
+from .registry import situation
 
 ETA = 8 / 255
 LEARN = {"steps": 2, "batch": 1}
@@ -77,11 +75,7 @@ def _difference(before, now):
 PURIFY = {
     "diffpure": lambda m, x: ap.diffpure(m, x, t=2),
     "gridpure": lambda m, x: ap.gridpure(m, x, t=1, iterations=2),
-    "freqpure": lambda m, x: ap.freqpure(m, x, t=2, rounds=1),
-    "purify by name": lambda m, x: ap.purify("diffpure2", x, ddpm=m),
     "antipure": lambda m, x: ap.antipure(m, x, **FEW),
-    "antipure in parts": lambda m, x: ap.antipure(m, x, batch=1, **FEW),
-    "pixel-ddpm": lambda m, x: ap.protect("pixel-ddpm", x, ddpm=m, **FEW),
     "end to end": lambda m, x: ap.protect("end-to-end", x, ddpm=m, t=2, stride=1, iterations=1, **FEW),
 }
 
@@ -94,24 +88,15 @@ def pixel_model_is_never_seen_changed(work):
         work(model, picture(16, 24))
 
 
-TRAINED = ("dreambooth", "fsmg", "aspl")  # some seconds each
 LATENT = {
     "advdm": lambda p: ap.protect("advdm", photos(), pipe=p, **FEW),
-    "photoguard": lambda p: ap.protect("photoguard", photos(), pipe=p, **FEW),
     "mist": lambda p: ap.protect("mist", photos(), pipe=p, **FEW),
-    "lora": lambda p: ap.lora(p, photos(2), **LEARN),
     "lora, recomputing": lambda p: ap.lora(p, photos(2), gradient_checkpointing=True, **LEARN),
     "dreambooth": lambda p: ap.dreambooth(p, photos(2), n_prior=1, **LEARN),
-    "fsmg": lambda p: ap.protect(
-        "fsmg", photos(), pipe=p, set_a=photos(2), surrogate_steps=1, n_prior=1, **FEW
-    ),
-    "aspl": lambda p: ap.protect(
-        "aspl", photos(), pipe=p, set_a=photos(2), surrogate_steps=1, n_prior=1, **FEW
-    ),
 }
 
 
-@situation("diffusers 7450", "shared model", cases=LATENT, slow=TRAINED)
+@situation("diffusers 7450", "shared model", cases=LATENT, slow=["dreambooth"])
 def latent_model_is_never_seen_changed(work):
     """Another thread looks at the pipeline while it is used"""
     model = pipe()
@@ -139,50 +124,6 @@ def scheduler(name, config):
     return getattr(diffusers, kinds[name]).from_config(config, **options)
 
 
-@situation(
-    "own",
-    "shared model",
-    cases={
-        "gridpure": lambda m: ap.gridpure_steps(m, picture(16, 24), t=1, iterations=3),
-        "freqpure": lambda m: freqpure_steps(m, picture(16, 24), t=1, rounds=2),
-        "antipure": lambda m: ap.antipure_steps(m, picture(16, 24), **FEW),
-    },
-)
-def interrupted_generator_leaves_the_model(make):
-    """A loop over steps is left in the middle and the model used"""
-    model = ddpm()
-    before = state(model)
-    states = make(model)
-    next(states)
-    found = _difference(before, state(model))
-    states.close()
-    found = found or _difference(before, state(model))
-    assert not found, found
-
-
-@situation("own", "shared model")
-def interrupted_by_an_error():
-    """A computation that fails half-way leaves the model as it was"""
-    model = ddpm()
-    before = state(model)
-    real, calls = type(model.unet).forward, itertools.count()
-
-    def failing(self, *args, **kwargs):
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return real(self, *args, **kwargs)
-
-    for work in PURIFY["diffpure"], PURIFY["antipure"], PURIFY["gridpure"]:
-        calls = itertools.count()
-        with mock.patch.object(type(model.unet), "forward", failing):
-            try:
-                work(model, picture(16, 24))
-            except KeyboardInterrupt:
-                pass
-    found = _difference(before, state(model))
-    assert not found, found
-
-
 def in_threads(works: list, times: int) -> str:
     """Run the works side by side again and again; every result must be the one that it has alone."""
     alone = [work() for work in works]
@@ -199,14 +140,6 @@ def four_threads_purify():
     """Four threads purify with one model, 600 times"""
     model, x = ddpm(), picture(16, 16)
     in_threads([lambda: ap.diffpure(model, x, t=2)] * 4, 150)
-
-
-@situation("diffusers 1606", "shared model", fast=False)
-def protect_beside_purify():
-    """Protection next to purification with one model, 240 times"""
-    model, x = ddpm(), picture(16, 16)
-    works = [lambda: ap.antipure(model, x, eta=ETA, steps=1), lambda: ap.diffpure(model, x, t=1)]
-    in_threads(works * 2, 60)
 
 
 @situation("Qwen-Image 236", "shared model", fast=False, cases=["DDIM", "Euler"])
@@ -231,17 +164,6 @@ def threads_share_a_tokenizer():
         return lambda: next(iter(ap.lora_steps(model, x, prompt=prompt, steps=1, batch=1))).loss
 
     in_threads([work(prompt) for prompt in prompts], 3)
-
-
-@situation("own", "shared model", fast=False)
-def train_beside_attack():
-    """LoRA training next to AdvDM on one pipeline, 12 times"""
-    model, x = pipe(), photos(2)
-    works = [
-        lambda: next(iter(ap.lora_steps(model, x, steps=1, batch=1))).loss,
-        lambda: ap.protect("advdm", x, pipe=model, eta=ETA, steps=2),
-    ]
-    in_threads(works * 2, 3)
 
 
 @situation(
@@ -271,7 +193,7 @@ def model_in_training_mode(work):
     assert again.equal(right), "dropout is active: another result"
 
 
-INFERENCE = {name: PURIFY[name] for name in ("diffpure", "gridpure", "freqpure")}
+INFERENCE = {name: PURIFY[name] for name in ("diffpure", "gridpure")}
 
 
 @situation("diffusers 1658", "inference mode", cases=INFERENCE)
@@ -298,11 +220,7 @@ def generated_in_inference_mode():
     "inference mode",
     cases={
         "pixel model protects": lambda: ap.antipure(_loaded(ap.load_ddpm), picture(), **FEW),
-        "pixel model purifies": lambda: ap.diffpure(_loaded(ap.load_ddpm), picture(), t=1),
         "pipeline is trained": lambda: ap.lora(_loaded(ap.load_stable_diffusion), photos(2), **LEARN),
-        "pipeline is attacked": lambda: ap.protect(
-            "mist", photos(), pipe=_loaded(ap.load_stable_diffusion), **FEW
-        ),
     },
 )
 def loaded_in_inference_mode(work):
@@ -321,8 +239,6 @@ def _loaded(load):
     cases={
         "antipure": lambda x: ap.antipure(ddpm(), x[..., :16, :16], **FEW),
         "lora": lambda x: ap.lora(pipe(), x, **LEARN),
-        "mist": lambda x: ap.protect("mist", x, pipe=pipe(), **FEW),
-        "quantise_within": lambda x: ap.quantise_within(x, x, ETA),
     },
 )
 def photos_from_inference_mode(work):
@@ -339,37 +255,3 @@ def cached_transform(mode):
         ap.patch_dct(torch.zeros(1, 3, 24, 24), 12)
     x = torch.zeros(1, 3, 24, 24, requires_grad=True)
     ap.patch_frequency_guidance(x, 12).sum().backward()
-
-
-TRAIN = {
-    "lora": lambda: ap.lora(pipe(), photos(2), **LEARN),
-    "dreambooth": lambda: ap.dreambooth(pipe(), photos(2), n_prior=1, **LEARN),
-    "antipure": lambda: ap.antipure(ddpm(), picture(16, 16), **FEW),
-    "mist": lambda: LATENT["mist"](pipe()),
-    "fsmg": lambda: LATENT["fsmg"](pipe()),
-    "aspl": lambda: LATENT["aspl"](pipe()),
-    "end to end": lambda: PURIFY["end to end"](ddpm(), picture(16, 16)),
-}
-
-
-@situation("own", "gradient mode", cases=TRAIN, slow=TRAINED)
-def gradients_switched_off(work):
-    """A session whose gradients the user has switched off"""
-    with torch.no_grad():
-        work()
-        assert not torch.is_grad_enabled(), "the caller's mode changed"
-
-
-@situation("own", "gradient mode", cases=TRAIN, slow=TRAINED)
-def refused_in_inference_mode(work):
-    """What needs gradients, called in torch.inference_mode()"""
-    with torch.inference_mode():
-        return refusal(work, "inference_mode")
-
-
-@situation("own", "gradient mode")
-def gradient_mode_between_states():
-    """A loop over LoRA's steps whose body switches gradients off"""
-    for _ in ap.lora_steps(pipe(), photos(2), **LEARN):
-        torch.set_grad_enabled(False)
-    torch.set_grad_enabled(True)

@@ -1,5 +1,9 @@
-"""Notebook 00 as its reader meets it: JupyterLab in a browser, the mouse on the panel for one's own photo."""
+"""Notebook 00 as its reader meets it: JupyterLab in a browser, the mouse on the panel for one's own photo.
 
+Of its cells the panel's is run, and those that it needs; test_colab.py runs all of them.
+"""
+
+import ast
 import base64
 import io
 import json
@@ -33,16 +37,33 @@ STDERR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]
 START, RUN_ALL, PROTECT = 90 * SECOND, 900 * SECOND, 180 * SECOND
 
 
+def what_the_panel_needs(cells: list) -> list:
+    """Set-up and the panel's cell, and the cells between them that assign what a later one reads."""
+    kept, read = [], set()
+    for cell in reversed([cell for cell in cells if cell.cell_type == "code"]):
+        if {"bootstrap", "setup", "injected-parameters"} & set(cell.metadata.tags):
+            kept.insert(0, cell)
+            continue
+        tree = ast.parse(cell.source)
+        targets = [target for line in tree.body if isinstance(line, ast.Assign) for target in line.targets]
+        assigned = {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+        if "photo_panel(" in cell.source or assigned & read:
+            kept.insert(0, cell)
+            read -= assigned
+            read |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - assigned
+    return kept
+
+
 @pytest.fixture
 def lab(tmp_path):
-    """The address of a notebook's copy, small parameters and no outputs in it, in a JupyterLab of its own."""
+    """The address of a notebook of the panel, small parameters in it, in a JupyterLab of its own."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
     notebook = parameterize_notebook(load_notebook_node(str(FOLDER / f"{NAME}.ipynb")), quick(NAME))
+    notebook.cells = what_the_panel_needs(notebook.cells)
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+        cell.outputs, cell.execution_count = [], None
     files, home = tmp_path / "files", tmp_path / "home"
     files.mkdir()
     nbformat.write(notebook, files / f"{NAME}.ipynb")

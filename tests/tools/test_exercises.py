@@ -3,6 +3,7 @@
 Last, the exercises of the committed notebooks: every stub fails its check and every solution passes.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 from committed import FOLDER, NAMES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tools.notebooks import exercises
 from tools.notebooks.exercises import check_exercises, find_exercises, kernel, main, write_copies
 from tools.notebooks.stamp import badge, repository
 
@@ -206,7 +208,7 @@ def test_a_notebook_knows_nothing_of_the_one_before(write, run):
 
 
 def test_runner_goes_on_after_a_cell_that_hangs_and_tells_of_a_kernel_that_died(write):
-    with kernel(timeout=3) as run:
+    with kernel(timeout=2) as run:
         (problem,) = check_exercises(write(setup("import time; time.sleep(60)"), *exercise(1, DOUBLE)), run)
         assert problem.startswith("cell 1, tagged 'setup', fails (KeyboardInterrupt")
         assert check_exercises(write(*exercise(1, returning(1))), run) == []
@@ -215,8 +217,9 @@ def test_runner_goes_on_after_a_cell_that_hangs_and_tells_of_a_kernel_that_died(
             assert "Kernel died" in problem  # the second time before its first cell
 
 
-def test_command_line(write, tmp_path, monkeypatch, capsys):
+def test_command_line(write, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exercises, "kernel", lambda: nullcontext(run))
     assert main([]) == 1
     assert "no notebooks in notebooks/" in capsys.readouterr().err
     write(*exercise(1, returning(1)))

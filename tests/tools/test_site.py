@@ -156,12 +156,14 @@ def test_a_widget_with_a_picture_leaves_the_picture_alone():
     assert set(as_page(notebook).cells[3].outputs[0].data) == {"image/png", "text/plain"}
 
 
-def test_only_a_site_is_replaced_and_only_by_a_whole_one(tmp_path):
+def test_only_a_site_is_replaced_and_only_by_a_whole_one(tmp_path, monkeypatch):
     chapters, out, log = tmp_path / "chapters", tmp_path / "out", tmp_path / "log"
     chapters.mkdir()
     with pytest.raises(SiteError, match="no notebook in"):
         build_site(chapters, out, log)
     nbformat.write(new_notebook(cells=[new_markdown_cell("# A\n\n[b](b.md)")]), chapters / "a.ipynb")
+    monkeypatch.setattr(build, "TEXTS", ())
+    monkeypatch.setattr(build.api, "pages", dict)
     out.mkdir()
     (out / "letter.txt").touch()
     with pytest.raises(SiteError, match="is no site; choose another folder"):
@@ -173,7 +175,7 @@ def test_only_a_site_is_replaced_and_only_by_a_whole_one(tmp_path):
     assert "b.md" in log.read_text() and not list(tmp_path.glob(".site-*"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser(site):
     """open(page, width=…) → the page in a browser that has no network; requests to it fail the test."""
     from browser import blank_page

@@ -1,6 +1,7 @@
 """tools/models/ddpm.py and pictures.py: what the purifier learns from."""
 
 import functools
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -94,9 +95,10 @@ def test_a_run_that_stops_for_want_of_faces_goes_on_to_the_weights_of_an_unbroke
     monkeypatch.setattr(ddpm, "make_unet", make_unet)
 
     def train(run, alone):
-        options = dict(start=None, steps=4, decay_last=2, batch=3, lr=1e-3, seed=0)
+        numbers = dict(alone=alone, steps=4, decay_last=2, batch=3, lr=1e-3, seed=0)
+        folders = dict(faces=tmp_path / "faces", photos=data_path("photos"), run=tmp_path / run)
         with torch.random.fork_rng():
-            ddpm.main(tmp_path / "faces", data_path("photos"), tmp_path / run, alone=alone, **options)
+            ddpm.main(Namespace(start=None, **folders, **numbers))
 
     with pytest.raises(FileNotFoundError, match="no training images"):
         train("stopped", alone=2)

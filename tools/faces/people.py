@@ -361,10 +361,10 @@ def sample_photo(seed: int, identity: dict) -> dict:
     )
 
 
-def caption(identity: dict, photo: dict, subject: str = "a person") -> str:
+def caption(identity: dict, photo: dict) -> str:
     """What the picture shows, in the words that the tokenizer knows."""
     length = LENGTH[identity["style"]]
-    parts = [f"a photo of {subject} with {length} {identity['hair_name']} hair"]
+    parts = [f"a photo of a person with {length} {identity['hair_name']} hair"]
     if identity["beard"] in ("full", "goatee"):
         parts.append("a beard")
     if identity["glasses"]:

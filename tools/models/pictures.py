@@ -1,20 +1,13 @@
 """Pictures without a subject that train a denoiser, drawn from a seed: textured dead leaves and 1/f fields.
 
-    python -m tools.models.pictures sheet.png [--seed 0] [--side 128]
-
 Dead leaves are opaque shapes that fall upon each other, with sizes r of density ∝ r⁻³. They have the edges,
 occlusions and scale-free statistics of photos (Lee, Mumford and Huang, "Occlusion models for natural images",
 International Journal of Computer Vision 41, 2001). A 1/f field has the photos' spectrum and no edges.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
-from antipure_lib.photos.pictures import atomic
 
 SIDE = 128
 
@@ -130,19 +123,3 @@ def camera(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
 def draw(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
     """A picture, side×side×3 float32 in [0, 1]: dead leaves in four of five draws, else a 1/f field."""
     return dead_leaves(rng, side) if rng.random() < 0.8 else clouds(rng, side)
-
-
-def main(out: Path, seed: int, side: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = [np.concatenate([draw(rng, side) for _ in range(8)], axis=1) for _ in range(6)]
-    with atomic(out) as part:
-        Image.fromarray(np.uint8(np.concatenate(rows) * 255 + 0.5)).save(part, format="PNG")
-
-
-if __name__ == "__main__":
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", type=int, default=SIDE)
-    main(**vars(parser.parse_args()))

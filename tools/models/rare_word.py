@@ -1,6 +1,4 @@
-"""Give the rare word `sks` an embedding of the size that trained words have.
-
-    python -m tools.models.rare_word data/models/sd    # in place; tools.models.export does it too
+"""Give the rare word `sks` an embedding of the size that trained words have; `tools.models.export` does it.
 
 No caption holds `sks`, so training leaves its embedding at its small random start. To the UNet "a photo of
 sks person" is then nearly the same as "a photo of a person". DreamBooth mixes the subject with the people of
@@ -8,10 +6,6 @@ its prior images. In Stable Diffusion a rare word is a trained word like any oth
 combination of the trained words' embeddings, of a size that was tried on tuning people
 (`python -m tools.study.nano rare_word`).
 """
-
-import argparse
-import shutil
-from pathlib import Path
 
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -44,21 +38,3 @@ def make_heard(
     ids = tokenizer.convert_tokens_to_ids([f"{word}</w>" for word in trained])
     heard = rare_embedding(table[ids].float(), size, seed)
     table[tokenizer.convert_tokens_to_ids(f"{NAME}</w>")] = heard.to(table)
-
-
-def main(folder: Path) -> None:
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype="auto")
-    make_heard(text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
-    fresh = folder / ".text_encoder.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    text_encoder.save_pretrained(fresh)
-    shutil.rmtree(folder / "text_encoder")
-    fresh.rename(folder / "text_encoder")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    main(parser.parse_args().folder)

@@ -7,9 +7,9 @@ The autoencoder comes first (`tools.models.vae`). Resumable. Captions are droppe
 weighted by min(SNR, 5)/SNR (Hang et al. 2023).
 """
 
-import argparse
 import copy
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from antipure_lib.runtime.devices import pick_device
 from antipure_lib.runtime.digests import digest
 from antipure_lib.runtime.noise import randint, randn
 from tools.faces.people import BACKGROUNDS, HAIR_COLOURS, LENGTH, LIGHTS
-from tools.models.loop import fit, load_faces, starting_weights
+from tools.models.loop import fit, load_faces, starting_weights, training_parser
 from tools.models.vae import CHANNELS, make_vae
 
 MAX_TOKENS = 32
@@ -144,13 +144,12 @@ def shorten(text: str, generator: torch.Generator) -> str:
     return ", ".join([subject, *(p for p, keep in zip(parts, draw[2:], strict=False) if keep < 0.8)])
 
 
-def main(
-    faces: Path, vae_run: Path, run: Path, start: Path | None, steps: int, batch: int, lr: float, seed: int
-) -> None:
-    torch.manual_seed(seed)
+def main(given: Namespace) -> None:
+    run, batch = given.run, given.batch
+    torch.manual_seed(given.seed)
     device = pick_device()
-    images, captions, _ = load_faces(faces)
-    vae = trained_vae(vae_run).to(device)
+    images, captions, _ = load_faces(given.faces)
+    vae = trained_vae(given.vae).to(device)
     latent_file = run / f"latents-{digest(vae.state_dict())[:16]}.pt"  # another autoencoder has others
     if not latent_file.exists():
         run.mkdir(parents=True, exist_ok=True)
@@ -163,15 +162,13 @@ def main(
     text_encoder = make_text_encoder(tokenizer).train().to(device)
     unet = make_unet().train().to(device)
     models = {"unet": unet, "text_encoder": text_encoder}
-    if start:
+    if given.start:
         for name, model in models.items():
-            model.load_state_dict(starting_weights(start, name))
+            model.load_state_dict(starting_weights(given.start, name))
     averaged = {name: copy.deepcopy(model).eval() for name, model in models.items()}
     alpha_bar = make_scheduler().alphas_cumprod.to(device)
-    print(
-        f"scaling {scaling:.4f}, UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters",
-        flush=True,
-    )
+    millions = sum(p.numel() for p in unet.parameters()) / 1e6
+    print(f"scaling {scaling:.4f}, UNet {millions:.2f} M parameters", flush=True)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         index = torch.randint(len(mean), (batch,), generator=generator)
@@ -190,20 +187,9 @@ def main(
         snr = alpha_bar[t] / (1 - alpha_bar[t])
         return (error * snr.clamp(max=5) / snr).mean()
 
-    fit(run, models, averaged, loss, steps=steps, lr=lr, seed=seed, decay=0.9995)
+    fit(run, models, averaged, loss, steps=given.steps, lr=given.lr, seed=given.seed, decay=0.9995)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("vae", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/sd, to start from")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    main(given.faces, given.vae, given.run, given.start, given.steps, given.batch, given.lr, given.seed)
+    numbers = dict(steps=2000, batch=32, lr=6e-4, seed=0)
+    main(training_parser(__doc__, ("faces", "vae", "run"), **numbers).parse_args())

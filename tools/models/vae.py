@@ -14,8 +14,8 @@ features over the face. The third leaves the encoder alone, and with it every la
 were trained on latents stay as they are, while pictures become sharper. VGG16 judges nothing in this project.
 """
 
-import argparse
 import copy
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from antipure_lib.runtime.devices import pick_device
 from antipure_lib.runtime.noise import randn
-from tools.models.loop import fit, load_faces, starting_weights
+from tools.models.loop import fit, load_faces, starting_weights, training_parser
 
 SIZE, CHANNELS = 128, 8  # of the photos, in pixels; of the latents
 FACE = (..., slice(24, 104), slice(24, 104))  # pixels in which VGG16 compares
@@ -76,26 +76,16 @@ class Features:
         return found
 
 
-def main(
-    faces: Path,
-    run: Path,
-    start: Path | None,
-    vgg: Path | None,
-    steps: int,
-    batch: int,
-    lr: float,
-    seed: int,
-    decoder_only: bool,
-    crop: int,
-) -> None:
-    torch.manual_seed(seed)
+def main(given: Namespace) -> None:
+    batch, crop = given.batch, given.crop
+    torch.manual_seed(given.seed)
     device = pick_device()
-    features = Features(vgg, device) if vgg else None
-    images, _, _ = load_faces(faces)
+    features = Features(given.vgg, device) if given.vgg else None
+    images, _, _ = load_faces(given.faces)
     vae = make_vae().train().to(device)
-    if start:
-        vae.load_state_dict(starting_weights(start, "vae"))
-    if decoder_only:
+    if given.start:
+        vae.load_state_dict(starting_weights(given.start, "vae"))
+    if given.decoder_only:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     averaged = copy.deepcopy(vae).eval()
@@ -117,26 +107,15 @@ def main(
             value = value + features(x[FACE], y[FACE])
         return value
 
-    fit(run, {"vae": vae}, {"vae": averaged}, loss, steps=steps, lr=lr, seed=seed)
+    options = dict(steps=given.steps, lr=given.lr, seed=given.seed)
+    fit(given.run, {"vae": vae}, {"vae": averaged}, loss, **options)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--start", type=Path, help="run, or pipeline such as data/models/sd, to start from")
+    parser = training_parser(__doc__, ("faces", "run"), steps=2800, batch=16, lr=1e-3, seed=0, crop=SIZE)
     parser.add_argument("--vgg", type=Path, help="VGG16's convolutions from tools.models.get_lpips")
-    parser.add_argument("--steps", type=int, default=2800)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decoder-only", action="store_true", help="the encoder stays as it is")
-    parser.add_argument(
-        "--crop", type=int, default=SIZE, help="train on crops of so many pixels; not with --vgg"
-    )
     given = parser.parse_args()
     if given.vgg and given.crop != SIZE:
         parser.error("--crop: VGG16 compares whole faces; leave --vgg or --crop out")
-    main(**vars(given))
+    main(given)

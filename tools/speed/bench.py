@@ -7,7 +7,6 @@ What is compared runs in one process by turns; a ratio is the median over neighb
 highest. Only what a process keeps of freed memory is compared between processes.
 """
 
-import argparse
 import copy
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from diffusers import DDPMPipeline
 from antipure_lib import antipure_steps, gridpure_steps, load_ddpm, load_faces, pick_dtype, sample_size
 from antipure_lib.core.tiles import tile_count
 from antipure_lib.photos.pictures import atomic
+from tools import command_line
 from tools.speed.bare import bare_forwards, bare_step
 from tools.speed.by_turns import Ratio, by_turns, summary
 from tools.speed.models import guided_diffusion
@@ -145,9 +145,7 @@ def report(rounds: int, quick: bool = False) -> Iterator[str]:
 
 def main() -> None:
     """Measure, print and write the report; a run that is stopped leaves what it measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--quick", action="store_true")
     quick, lines = parser.parse_args().quick, []
     OUT.parent.mkdir(exist_ok=True)

@@ -10,7 +10,6 @@ measured on tuning people. Steps are timed by turns in one process with one thre
 
 import json
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -19,9 +18,10 @@ import torch
 
 from antipure_lib import PGDState, fast, gridpure_steps, load_ddpm, pgd, quantise, quantise_within
 from antipure_lib.core.antipure import antipure_loss
-from antipure_lib.photos.pictures import atomic
 from antipure_lib.runtime.unet import sample_size, view
-from tools.faces.render import photos_of
+from tools import command_line
+from tools.study.lines import write_json
+from tools.study.tuning import rendered
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/balance.json"
 PEOPLE = range(8504, 8508)  # the rule was chosen on others
@@ -49,11 +49,6 @@ def purified(ddpm, x: torch.Tensor) -> list[torch.Tensor]:
     return [quantise(state.x) for n, state in states if n in ITERATIONS]
 
 
-def photo(person: int, side: int) -> torch.Tensor:
-    """The first photo of a person's set B, 1×3×side×side in [0, 1]."""
-    return torch.from_numpy(photos_of(person, 5, side)[0][4]).permute(2, 0, 1)[None].float() / 255
-
-
 def measure_survival(results: dict) -> None:
     """Add the rows that `results` doesn't hold yet, and write them after each person."""
     ddpm = load_ddpm(dtype=torch.float32)
@@ -61,7 +56,7 @@ def measure_survival(results: dict) -> None:
     for preset, person in ((preset, person) for preset in PRESETS for person in PEOPLE):
         if (person, preset) in done:
             continue
-        x = photo(person, 2 * sample_size(ddpm))
+        x = rendered(person, 5, 2 * sample_size(ddpm))[4:]
         clean, row = purified(ddpm, x), {"person": person, "preset": preset}
         for variant in ("each", "seldom"):
             *_, state = ascend(ddpm, x, variant, **PRESETS[preset])
@@ -69,13 +64,13 @@ def measure_survival(results: dict) -> None:
             left = zip(purified(ddpm, protected), clean, strict=True)
             row[variant] = [round(((a - b).norm() / (protected - x).norm()).item(), 4) for a, b in left]
         results["rows"].append(row)
-        write(results)
+        write_json(OUT, results)
 
 
 def measure_time(results: dict, rounds: int = 9) -> None:
     """A step's price over the plain sum's: the mean of the first 10 steps, of 100, and of each kind."""
     ddpm = load_ddpm(dtype=torch.float32)
-    x = photo(PEOPLE[0], 2 * sample_size(ddpm))
+    x = rendered(PEOPLE[0], 5, 2 * sample_size(ddpm))[4:]
     runs = {name: ascend(ddpm, x, name, steps=10**6) for name in VARIANTS}
     for name, first in {"sum": 1, "each": 1, "seldom": 16}.items():  # the next that measures is step 26
         for _ in range(first):
@@ -88,7 +83,7 @@ def measure_time(results: dict, rounds: int = 9) -> None:
         pairs = zip(ratios["each"], ratios["seldom"], strict=True)
         price = sorted((measuring * a + (steps - measuring) * b) / steps for a, b in pairs)
         results["price"][kind] = [round(value, 3) for value in (median(price), price[0], price[-1])]
-    write(results)
+    write_json(OUT, results)
 
 
 def seconds(run: Iterator[PGDState]) -> float:
@@ -111,14 +106,8 @@ def table(results: dict) -> None:
             print(f"{what}, ratio {mean(ratios):.3f} ± {stdev(ratios):.3f}")
 
 
-def write(results: dict) -> None:
-    """Write the file whole or not at all."""
-    with atomic(OUT) as path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("what", choices=("time", "run", "table"))
     what = parser.parse_args().what
     torch.set_num_threads(1)

@@ -8,19 +8,16 @@ budget. AntiPure is also tried with crops at random places in each step, instead
 Nothing is chosen by these figures. The people and the figures are the sweep's.
 """
 
-import json
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 
 from antipure_lib.benchmark.study import PAPER, TUNED
-from tools.study.lines import append, read
+from tools.study.lines import append, read, run_or_table
 from tools.study.sweep import OUT as SWEEP
-from tools.study.sweep import arguments, make_world, measure, print_rows
+from tools.study.sweep import STEPS, arguments, make_world, measure, print_rows
 
 OUT = SWEEP.with_name("budgets.jsonl")
 BUDGETS = (4, 8, 16)  # in steps of 1/255
-STEPS = 40  # as in the sweep
 PLACES = (dict(tiles=5), dict(tiles=10))
 COLUMNS = ("latent_after", "survival", "psnr_after", "psnr_in", "lpips_in")
 
@@ -44,9 +41,7 @@ def run(out: Path, names: list[str] | None = None) -> None:
         if (name, budget, options) in done or name not in (names or [name]):
             continue
         found = measure(name, options, world, budget / 255, STEPS)
-        row = dict(protection=name, budget=budget, options=options) | found
-        append(out, row)
-        print(json.dumps(row), flush=True)
+        append(out, dict(protection=name, budget=budget, options=options) | found, show=True)
 
 
 def table(path: Path) -> None:
@@ -56,9 +51,7 @@ def table(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    parser = run_or_table(__doc__, OUT)
     parser.add_argument("--protect", nargs="+", metavar="NAME", help="default: all")
     given = parser.parse_args()
     run(given.out, given.protect) if given.what == "run" else table(given.out)

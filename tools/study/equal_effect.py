@@ -10,15 +10,13 @@ its perturbation after purification, and as much is left in pixels. Seconds are 
 alone, of one run on one machine. The tuning people are the sweep's.
 """
 
-import json
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 
 from antipure_lib import quantise_within
 from antipure_lib.protections.registry import protect_steps
-from tools.study.lines import append, read
+from tools.study.lines import append, read, run_or_table
 from tools.study.sweep import OUT as SWEEP
 from tools.study.sweep import arguments, effect, make_world
 
@@ -77,9 +75,7 @@ def run(out: Path) -> None:
     world = make_world()
     for name in [name for name in RUNS if name not in done]:
         for steps, seconds, protected in stops(*RUNS[name], world):
-            row = dict(run=name, steps=steps, seconds=seconds) | effect(protected, world)
-            append(out, row)
-            print(json.dumps(row), flush=True)
+            append(out, dict(run=name, steps=steps, seconds=seconds) | effect(protected, world), show=True)
 
 
 def table(path: Path) -> None:
@@ -101,8 +97,5 @@ def reaches(row: dict, goal: dict) -> bool:
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("out", type=Path, nargs="?", default=OUT)
-    given = parser.parse_args()
+    given = run_or_table(__doc__, OUT).parse_args()
     run(given.out) if given.what == "run" else table(given.out)

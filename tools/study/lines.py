@@ -1,8 +1,12 @@
-"""Files of JSON lines that a tool continues: a row per line, appended so that a power cut loses none."""
+"""Files of figures: JSON lines that a tool continues, a row per line, and JSON as a whole."""
 
 import json
 import os
+from argparse import ArgumentParser
 from pathlib import Path
+
+from antipure_lib.photos.pictures import atomic
+from tools import command_line
 
 
 def read(path: Path, first: str) -> list[dict]:
@@ -30,8 +34,13 @@ def read(path: Path, first: str) -> list[dict]:
     return rows
 
 
-def append(path: Path, row: dict) -> None:
-    """Append one row, in place of a line that a crash cut off, and wait until it is on the disk."""
+def append(path: Path, row: dict, show: bool = False) -> None:
+    """Append one row, in place of a line that a crash cut off, and wait until it is on the disk.
+
+    show: print it as well.
+    """
+    if show:
+        print(json.dumps(row, ensure_ascii=False), flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
@@ -39,3 +48,17 @@ def append(path: Path, row: dict) -> None:
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def run_or_table(doc: str, out: Path) -> ArgumentParser:
+    """The command line of a tool that measures into a file of lines, `out` by default, and prints it."""
+    parser = command_line(doc)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("out", type=Path, nargs="?", default=out)
+    return parser
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Write a JSON file whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

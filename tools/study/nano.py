@@ -15,7 +15,6 @@ the tuning people (seeds from 8500) are neither trained on nor reported.
 import itertools
 import json
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +37,18 @@ from antipure_lib.customization.generate import generate
 from antipure_lib.customization.latent_diffusion import CLASS_PROMPT, text_embeddings
 from antipure_lib.customization.lora import lora
 from antipure_lib.judges.faces import Judge
-from antipure_lib.photos.pictures import atomic
-from tools.faces.render import photos_of
+from tools import command_line
 from tools.models.rare_word import NAME, SEED, SIZE, make_heard
+from tools.study import lines
 from tools.study.prompts import follow_prompts
+from tools.study.tuning import rendered
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "a photo of sks person"
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write figures, rounded to four places, whole or not at all."""
+    """Write and print figures, rounded to four places."""
 
     def tidy(value):
         if isinstance(value, dict):
@@ -57,15 +57,8 @@ def write_json(path: Path, values: dict) -> None:
             return [tidy(v) for v in value]
         return round(float(value), 4) if isinstance(value, float | np.floating | torch.Tensor) else value
 
-    text = json.dumps(tidy(values), indent=1) + "\n"
-    with atomic(path) as temporary:
-        temporary.write_text(text)
-    print(text)
-
-
-def rendered(person: int, photos: int = 12) -> torch.Tensor:
-    """Photos of a rendered person, N×3×64×64 in [0, 1]. Of twelve, the last four are for the judge alone."""
-    return torch.from_numpy(photos_of(person, photos, 64)[0]).permute(0, 3, 1, 2).float() / 255
+    lines.write_json(path, tidy(values))
+    print(json.dumps(tidy(values), indent=1))
 
 
 def spread(values) -> dict:
@@ -295,6 +288,6 @@ def prompts_apart(pipe) -> float:
 if __name__ == "__main__":
     parts = dict(faces=faces, purifier=purifier, vae=vae, prompts=prompts, customize=customize)
     parts |= dict(rare_word=rare_word, warmup=warmup)
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("part", choices=parts)
     parts[parser.parse_args().part](Judge())

@@ -1,7 +1,6 @@
 """How many people the study needs, and which interval keeps its promise: simulation from a pilot's spread.
 
-    python -m tools.study.power                                   # from data/results/study.csv
-    python -m tools.study.power --table other.csv --people 8 16 24 --seeds 1 2 3
+    python -m tools.study.power [other.csv]    # default: data/results/study.csv
 
 A contrast is the difference of two pass rates per person. The pilot gives its spread over people. A part of
 that is the noise of a finite number of generated images, p(1 − p)/images per pass rate. More seeds lower this
@@ -9,7 +8,6 @@ part and leave the rest. What a seed changes besides isn't known from one seed, 
 least this. Intervals: t, percentile bootstrap, BCa (Efron and Tibshirani 1993).
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from itertools import combinations
 from pathlib import Path
 
@@ -17,11 +15,14 @@ import numpy as np
 from scipy.stats import norm, t
 
 from antipure_lib.benchmark.rows import read_rows
+from tools import command_line
 
 TABLE = Path(__file__).resolve().parents[2] / "data/results/study.csv"
 CHAIN, MARGIN, LEVEL = "gridpure2x20", 0.10, 0.05
 IMAGES = 32  # generated images behind a pass rate: two prompts of 16
 TRIALS, DRAWS = 1000, 1000
+PEOPLE, SEEDS = (8, 16, 24), (1, 2, 4)
+FAMILY = 19  # contrasts that share the level
 
 
 def differences(rows: list[dict]) -> tuple[np.ndarray, float]:
@@ -97,32 +98,28 @@ def verdicts(low: np.ndarray, high: np.ndarray) -> dict[str, float]:
     )
 
 
-def main(table: Path, people: list[int], seeds: list[int], family: int) -> None:
+def main(table: Path) -> None:
     spread, noise = differences(read_rows(table))
     print(f"{len(spread)} differences; spread {spread.std():.3f}, of which images' noise {noise:.3f}")
     print("\ncoverage of the 95 % interval (a gain of 0.10, one seed)\npeople  t      percentile  BCa")
-    for n in people:
+    for n in PEOPLE:
         rng = np.random.default_rng(n)
         values = draw(spread, noise, MARGIN, n, 1, rng)
         ends = student(values, LEVEL), percentile(values, LEVEL, rng), bca(values, LEVEL, rng)
         shares = [((low <= MARGIN) & (MARGIN <= high)).mean() for low, high in ends]
         print(f"{n:6}  " + "       ".join(f"{share:.3f}" for share in shares))
-    print(f"\nverdicts, t at level {LEVEL}/{family} (gain: reproduced, contradicted, undecided)")
-    for n in people:
-        for k in seeds:
+    print(f"\nverdicts, t at level {LEVEL}/{FAMILY} (gain: reproduced, contradicted, undecided)")
+    for n in PEOPLE:
+        for k in SEEDS:
             rng = np.random.default_rng(100 * n + k)
             line = []
             for gain in (0.0, 0.1, 0.2, 0.3):
-                found = verdicts(*student(draw(spread, noise, gain, n, k, rng), LEVEL / family))
+                found = verdicts(*student(draw(spread, noise, gain, n, k, rng), LEVEL / FAMILY))
                 line.append(f"{gain:.1f}: " + " ".join(f"{share:.2f}" for share in found.values()))
             print(f"{n} people × {k} seeds   " + "   ".join(line))
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path, default=TABLE)
-    parser.add_argument("--people", type=int, nargs="+", default=[8, 16, 24])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--family", type=int, default=19, help="contrasts that share the level")
-    given = parser.parse_args()
-    main(given.table, given.people, given.seeds, given.family)
+    parser = command_line(__doc__)
+    parser.add_argument("table", type=Path, nargs="?", default=TABLE)
+    main(parser.parse_args().table)

@@ -8,7 +8,6 @@ the astronaut's PSNR after 20 iterations at 128 and 256 px. Goals: ≥ 32 dB, at
 ≥ 30 dB. Tuning people (seeds from 8500) serve while a purifier is trained, held-out people for reports.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from diffusers import DDPMPipeline
 
 from antipure_lib import Judge, gridpure, identities, load_ddpm, load_faces, load_image
 from antipure_lib.models.embedded import data_path
+from tools import command_line
 from tools.models.ddpm import make_scheduler, make_unet
 from tools.models.loop import starting_weights
 
@@ -34,13 +34,10 @@ def load(source: Path) -> DDPMPipeline:
 
 def tuning_people(people: int, photos: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(photos of set B, set C) of people who are neither trained on nor reported."""
-    from tools.faces.render import photos_of  # needs numba, which committed photos don't
+    from tools.study.tuning import rendered  # needs numba, which committed photos don't
 
-    found = []
-    for person in range(TUNING, TUNING + people):
-        x = torch.from_numpy(photos_of(person, 12, SIZE)[0]).permute(0, 3, 1, 2).float() / 255
-        found.append((x[4 : 4 + photos], x[8:]))
-    return found
+    found = [rendered(person, side=SIZE) for person in range(TUNING, TUNING + people)]
+    return [(x[4 : 4 + photos], x[8:]) for x in found]
 
 
 def held_out_people(people: int, photos: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -81,11 +78,12 @@ def main(source: Path, held_out: bool, people: int, photos: int, sides: list[int
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("source", type=Path, help="a run with state.pt, or a pipeline's folder")
     parser.add_argument("--held-out", action="store_true", help="the committed people, not tuning people")
     parser.add_argument("--people", type=int, default=8, help="0 for the astronaut alone")
     parser.add_argument("--photos", type=int, default=2, help="per person, 1 to 4")
-    sides = {"nargs": "*", "default": [128, 256], "help": "of the astronaut, in pixels"}
-    parser.add_argument("--sides", type=int, **sides)
+    parser.add_argument(
+        "--sides", type=int, nargs="*", default=[128, 256], help="of the astronaut, in pixels"
+    )
     main(**vars(parser.parse_args()))

@@ -18,7 +18,6 @@ The list of parts is in antipure_lib/benchmark/study.py. Each part finishes one 
 """
 
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from antipure_lib.benchmark.run import benchmark, finished_rows, make_world
 from antipure_lib.benchmark.study import PARTS, PEOPLE, SETTINGS, all_cells, coverage
 from antipure_lib.models.embedded import identities
 from antipure_lib.runtime.processes import processes
+from tools import command_line
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/study.csv"
 CACHE = Path("build/study")
@@ -54,7 +54,7 @@ def report(out: Path, people: list[str], parts: list[str], seeds: list[int] | No
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--people", nargs="+", default=identities()[:PEOPLE])

@@ -9,16 +9,15 @@ random signs with the same mean frequency; from √½ on nothing is removed. The
 of random signs.
 """
 
-import json
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import torch
 
 from antipure_lib import load_ddpm, load_stable_diffusion, protect
 from antipure_lib.benchmark.study import TUNED
-from antipure_lib.photos.pictures import atomic
-from tools.study.nano import rendered
+from tools import command_line
+from tools.study.lines import write_json
+from tools.study.tuning import rendered
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/spectrum.json"
 PEOPLE, PHOTOS, ETA = (8500, 8501), 1, 16 / 255
@@ -67,8 +66,7 @@ def measure() -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args()
+    command_line(__doc__).parse_args()
     torch.set_num_threads(1)
     values = {"made_by": "python -m tools.study.spectrum", "people": PEOPLE, "photos": PHOTOS}
-    with atomic(OUT) as path:
-        path.write_text(json.dumps(values | {"protections": measure()}, indent=1) + "\n")
+    write_json(OUT, values | {"protections": measure()})

@@ -7,8 +7,6 @@ PERSON was chosen for clarity: of the study's eight people this one is learned b
 00 says so, and shows the others. AdvDM has the study's setting, AntiPure and the workflow attack have --fast.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,6 +15,8 @@ import torch
 import antipure_lib as ap
 from antipure_lib.benchmark.study import TUNED
 from antipure_lib.photos.pictures import atomic
+from tools import command_line
+from tools.study.lines import write_json
 
 FOLDER = Path(__file__).resolve().parents[2] / "data/start"
 PERSON, ETA, ITERATIONS, SAMPLES = "p06", 16 / 255, 40, 16
@@ -60,8 +60,7 @@ def learn() -> None:
             rates[f"{title}, {stage}"] = judge.same_person(judge.embed(images), person)
             faces[name, stage] = images[:4]
             print(f"{title}, {stage}: pass rate {rates[f'{title}, {stage}']:.2f}", flush=True)
-    with atomic(FOLDER / "rates.json") as part:
-        part.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
+    write_json(FOLDER / "rates.json", rates)
     rows = {TITLES[name]: torch.cat([faces[name, "posted"], faces[name, "purified"]]) for name in TITLES}
     titles = ["as posted", "", "", "", "purified", "", "", ""]
     figure = ap.show_rows(rows, column_titles=titles, scale=1.2)
@@ -76,9 +75,7 @@ def stored(name: str, stage: str) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("what", choices=("photos", "learn"))
     parser.add_argument("--names", nargs="+", choices=TITLES, default=list(TITLES), help="for photos")
     given = parser.parse_args()

@@ -13,7 +13,6 @@ The tuning people have seeds from 8500.
 
 import json
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
@@ -23,12 +22,13 @@ import torch
 from antipure_lib import Judge, dreambooth, gridpure, load_ddpm, load_stable_diffusion
 from antipure_lib.customization.latent_diffusion import latents
 from antipure_lib.protections.registry import PROTECTIONS, protect
-from tools.faces.render import photos_of
-from tools.study.lines import append, read
+from tools.study.lines import append, read, run_or_table
+from tools.study.tuning import rendered
 
 OUT = Path(__file__).resolve().parents[2] / "data/results/sweep.jsonl"
 PEOPLE, PHOTOS = (8500, 8501, 8502), 1
 ITERATIONS = 10  # of GrIDPure
+ETA, STEPS = 16 / 255, 40
 AVERAGED = dict(noise_samples=4, step_size=4 / 255)  # with a quarter of the steps
 RULES = [dict(momentum=m) | more for m in (0.0, 0.9) for more in ({}, AVERAGED)]
 OWN = {
@@ -102,15 +102,14 @@ def effect(protected: torch.Tensor, world: dict) -> dict:
 
 def make_world() -> dict:
     """Models, and of each tuning person four photos for set A and `PHOTOS` others."""
-    shown = [torch.from_numpy(photos_of(seed, 4 + PHOTOS, 64)[0]) for seed in PEOPLE]
-    shown = [photos.permute(0, 3, 1, 2).float() / 255 for photos in shown]
+    shown = [rendered(seed, 4 + PHOTOS) for seed in PEOPLE]
     ddpm, x = load_ddpm(), torch.cat([photos[4:] for photos in shown])
     set_a = [photos[:4] for photos in shown]
     world = dict(ddpm=ddpm, pipe=load_stable_diffusion(), judge=Judge(), x=x, set_a=set_a)
     return world | dict(purified=gridpure(ddpm, x, iterations=ITERATIONS))
 
 
-def run(out: Path, names: list[str], eta: float, steps: int) -> None:
+def run(out: Path, names: list[str]) -> None:
     """Measure what `out` doesn't hold yet, one line per setting."""
     done = {(row["protection"], json.dumps(row["options"])): row for row in read(out, "protection")}
     world = make_world()
@@ -118,10 +117,9 @@ def run(out: Path, names: list[str], eta: float, steps: int) -> None:
     def figures(name: str, options: dict) -> dict:
         key = (name, json.dumps(options))
         if key not in done:
-            found = measure(name, options, world, eta, steps)
-            done[key] = dict(protection=name, options=options, eta=eta, steps=steps, **found)
-            append(out, done[key])
-            print(json.dumps(done[key]), flush=True)
+            found = measure(name, options, world, ETA, STEPS)
+            done[key] = dict(protection=name, options=options, eta=ETA, steps=STEPS, **found)
+            append(out, done[key], show=True)
         return done[key]
 
     figures("random", {})
@@ -147,14 +145,7 @@ def print_rows(rows: list[dict], names: Sequence[str], columns: Sequence[str]) -
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    parser = run_or_table(__doc__, OUT)
     parser.add_argument("--protect", nargs="+", choices=list(OWN), default=list(OWN))
-    parser.add_argument("--eta", type=float, default=16, help="budget in steps of 1/255")
-    parser.add_argument("--steps", type=int, default=40)
     given = parser.parse_args()
-    if given.what == "run":
-        run(given.out, given.protect, given.eta / 255, given.steps)
-    else:
-        table(given.out)
+    run(given.out, given.protect) if given.what == "run" else table(given.out)
