@@ -113,6 +113,15 @@ def old_format(notebook):
         del cell["id"]
 
 
+def again(notebook):
+    _, exercise, check = notebook["cells"][-3:]
+    other = markdown("### Exercise 2 · Halve · easy")
+    notebook["cells"] += [
+        other,
+        *(code(k, c["source"], tags=c["metadata"]["tags"]) for k, c in ((7, exercise), (8, check))),
+    ]
+
+
 def shown(html):
     return TABLE | {"data": {"text/html": [html]}}
 
@@ -128,6 +137,7 @@ BROKEN = {
     "not run": (set_in("cells", 2, "execution_count", to=None), "top to bottom"),
     "run twice": (set_in("cells", 2, "execution_count", to=3), "top to bottom"),
     "out of order": (lambda n: n["cells"].insert(2, code(7, "x")), "top to bottom"),
+    "repeated exercise": (again, "two exercises with the same code"),
     "too large": (add(code(7, "x", [stream("y" * MAX_BYTES)])), "1 MB is the limit"),
     "widget state": (set_in("metadata", "widgets", to={}), "widget state"),
     "error": (add(code(7, "x", [ERROR_OUTPUT])), "cell 9 shows an error (ValueError)"),

@@ -58,6 +58,9 @@ def _whole(notebook: NotebookNode, path: Path) -> Iterator[str]:
         yield "wasn't run once from top to bottom (execution counts must be 1..N, and no code cell empty)"
     if (tagged := sum(has_tag(cell, "parameters") for cell in code)) != 1:
         yield f"has {tagged} code cells tagged 'parameters'; exactly one must be"
+    own = [cell.source.strip() for cell in code if has_tag(cell, "exercise") or has_tag(cell, "check")]
+    if len(set(own)) < len(own):
+        yield "has two exercises with the same code; one of them has lost its own"
     if not notebook.metadata.get("quick"):
         yield "has no values for a quick run in its metadata (quick: {name of a parameter: value, …})"
 
