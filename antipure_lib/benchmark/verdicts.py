@@ -40,7 +40,7 @@ class Ruling(NamedTuple):
 
 def better(ours: str, other: str, purify: str = CHAIN, figure: str = "same_person") -> Contrast:
     """The contrast "the protector does better with `ours` than with `other`, after this purifier"."""
-    text = f"{protection_name(ours)} beats {protection_name(other)} {_where(purify)}"
+    text = f"{protection_name(ours)} over {protection_name(other)} {_where(purify)}"
     return Contrast(text, figure, ((1, ours, purify), (-1, other, purify)))
 
 
