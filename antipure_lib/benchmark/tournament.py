@@ -59,7 +59,7 @@ def tournament(
     memory: float = MEMORY,
     ddpm: str = "nano",
     pipe: str = "nano",
-    **settings: int,  # `samples` and `learning` as in the benchmark
+    **settings: int,  # `samples`, `learning` and, for shipped protections, `steps` as in the benchmark
 ) -> Iterator[tuple[list[Match], dict[str, str]]]:
     """Yield all matches so far, and the problems (entry → what went wrong), after each match.
 
