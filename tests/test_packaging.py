@@ -177,6 +177,17 @@ def test_make_alone_lists_the_targets():
     assert [line.split()[1] for line in listed.stdout.splitlines()] == phony
 
 
+def test_without_make_the_same_chapters_are_tested():
+    planned = ["make", "--no-print-directory", "-n", "test", "VENV=.nowhere"]
+    made = subprocess.run(planned, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (by_hand,) = [
+        line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if "--nbval-lax" in line
+    ]
+    globs = re.findall(r"notebooks/\S+\.ipynb", by_hand)
+    named = {str(path.relative_to(ROOT)) for pattern in globs for path in ROOT.glob(pattern)}
+    assert named == set(re.findall(r"notebooks/\S+\.ipynb", made)) and named
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")

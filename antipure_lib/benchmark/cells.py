@@ -89,10 +89,10 @@ def run_cell(cell: Cell, world: World) -> dict[str, object]:
     changed = (protected != x).flatten(1).any(dim=1).all()
     for name in ("lpips", "flip", "ssim", "psnr"):
         row[name] = float(getattr(judge, name)(x, protected).mean()) if changed else None
-    first = learned[: len(x)]  # of several copies
+    first = learned[: len(x)]  # of several copies, here and below
     row["psnr_learned"] = None if first.equal(x) else float(judge.psnr(x, first).mean())
-    one = cell._replace(purify=cell.purify.split("*")[0])
-    left = survival(lambda images, _: purified_photos(one, images, world), x, protected) if changed else None
+    wash, draw, _ = draws_of(cell.purify)
+    left = survival(lambda y, _: _one_draw(cell, wash, draw, y, world), x, protected) if changed else None
     return row | dict(survival=None if left is None else float(left.mean()))
 
 

@@ -1,8 +1,8 @@
 """Other draws of a purification's noise, and several copies: what an abuser who tries more than once has.
 
-A cell's purifier may end in `@k` and then in `*n`. gridpure2x20@1 is gridpure2x20 with the noise of draw 1;
-draw 0 is the one without a mark. gridpure2x20*3 purifies each photo three times, with draws 0, 1 and 2. The
-model then learns from all of them.
+A cell's purifier may end in `@k` and then in `*n`. gridpure2x20@1 is gridpure2x20 with the noise of draw 1.
+Without a mark it is draw 0. gridpure2x20*3 purifies each photo three times, with draws 0, 1 and 2.
+The model then learns from all of them.
 """
 
 import re
@@ -34,12 +34,7 @@ def draws_of(purify: str) -> Draws:
     return found
 
 
-def title_of(purify: str, title: str) -> str:
-    """The purifier's title with its draw and copies in words: "GrIDPure 2 × 20, draw 2"."""
-    _, first, copies = draws_of(purify)
-    words = [title]
-    if first:
-        words.append(f"draw {first + 1}")
-    if copies > 1:
-        words.append(f"{copies} copies")
-    return ", ".join(words)
+def in_words(draws: Draws) -> str:
+    """What follows the purifier's title: ", draw 2, 3 copies"; nothing for one copy of draw 0."""
+    draw = f", draw {draws.first + 1}" if draws.first else ""
+    return draw + (f", {draws.copies} copies" if draws.copies > 1 else "")

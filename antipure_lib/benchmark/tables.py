@@ -6,7 +6,7 @@ import numpy as np
 
 from ..protections.registry import PROTECTIONS
 from ..purifiers.registry import PURIFIERS, parts_of
-from .draws import draws_of, title_of
+from .draws import draws_of, in_words
 from .intervals import Interval, t_interval
 from .rows import FIGURES
 
@@ -64,14 +64,14 @@ def protection_name(name: str) -> str:
 def purifier_name(name: str) -> str:
     """How a cell's purifier is shown: title, numbers, draw and copies, as "GrIDPure 2 × 20, draw 2"."""
     try:
-        parts = parts_of(draws_of(name).name)
+        draws = draws_of(name)
     except ValueError:  # a table may name one that no longer exists
         return name
     titles = [
         [PURIFIERS[part.kind].title or part.kind, " × ".join(map(str, part.numbers.values()))]
-        for part in parts
+        for part in parts_of(draws.name)
     ]
-    return title_of(name, " + ".join(" ".join(filter(None, words)) for words in titles))
+    return " + ".join(" ".join(filter(None, words)) for words in titles) + in_words(draws)
 
 
 def names_in(rows: Rows, column: str) -> list[str]:

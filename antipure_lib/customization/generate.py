@@ -2,7 +2,7 @@
 
 import torch
 
-from ..runtime.checks import check_counts, check_number
+from ..runtime.checks import check_count, check_counts, check_number
 from ..runtime.micro_batch import MicroBatch
 from ..runtime.noise import image_generators
 from ..runtime.pipelines import StableDiffusionPipeline
@@ -27,13 +27,14 @@ def generate(
     of n=16 are the four of n=4. Threads may share a pipeline.
     Raises ValueError for values outside their range, and for a prompt that the model can't read whole.
     """
-    check_counts(n=n, steps=steps, batch=batch)
+    check_counts(n=n, batch=batch)
+    steps = check_count(steps, "steps")  # the scheduler takes no tensor
     generators = image_generators(seed, n)
     guidance = check_number(guidance, "guidance")
     check_prompt(pipe, prompt)
     seen = pipe_view(pipe)
     seen.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": int(steps), "guidance_scale": guidance, "output_type": "pt"}
+    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
     images, at_a_time = [], MicroBatch(batch)
 
     def some():

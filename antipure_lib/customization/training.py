@@ -43,11 +43,12 @@ def train_steps(
     evenly over 0 … T−1 (see `stratified`).
     After the last step, raises RuntimeError if the loss or a weight is NaN or infinite.
     """
+    steps = int(steps)  # a tensor's arithmetic would round the learning rate to float32
     scheduler, device = pipe.scheduler, pipe.unet.device
     alpha_bar, timesteps = alpha_bars(scheduler, device), scheduler.config.num_train_timesteps
     weight = timestep_weights(scheduler, alpha_bar, snr_gamma)
     weights = {name: float(of_group) for name, of_group in weights.items()}
-    optimizer, schedule = _optimizer(pipe, lr, text_lr, int(steps), decay, warmup)
+    optimizer, schedule = _optimizer(pipe, lr, text_lr, steps, decay, warmup)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # float16's small gradients would vanish: the scaler enlarges the loss. Elsewhere it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)

@@ -85,7 +85,7 @@ def decode(path: str | os.PathLike) -> Decoded:
         raise ValueError(f"{path} {_problem(error)}") from error
     told = [str(warning.message) for warning in warned if "TiffImagePlugin" in warning.filename]
     if any("too many entries" not in words for words in told):  # Pillow warns of those as well
-        notes.append("its EXIF block is damaged in part; a rotation in it may be lost")
+        notes.append("its EXIF block is damaged in part")
     if alpha is not None and alpha.getextrema()[0] == 255:
         alpha = None
     grey = not np.ptp(np.asarray(rgb), axis=2).any()
@@ -138,7 +138,7 @@ def _upright(file: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes]:
     # Pillow's EXIF reader raises nearly anything, too; the pixels are already loaded.
     try:
         exif = file.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation)
+        orientation = exif.get(ExifTags.Base.Orientation, _orientation(file.info.get("exif", b"")))
     except Exception:
         notes.append("its EXIF block is damaged and was ignored, a rotation in it too")
         return file, b""
@@ -150,6 +150,20 @@ def _upright(file: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes]:
     except Exception:
         notes.append("its EXIF block is damaged in part and can't be kept")
         return image, b""
+
+
+def _orientation(block: bytes) -> int:
+    """EXIF's orientation without Pillow's reader, which stops at the first entry that is cut off."""
+    tiff = block.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")  # some programs write it twice
+
+    def number(at: int, size: int = 2) -> int:
+        return int.from_bytes(tiff[at : at + size], "big" if tiff.startswith(b"MM") else "little")
+
+    start = number(4, 4) + 2
+    for entry in range(start, start + 12 * number(start - 2), 12):
+        if (number(entry), number(entry + 2)) == (ExifTags.Base.Orientation, 3):  # 3: two bytes
+            return number(entry + 8)
+    return 1
 
 
 def _descriptive(exif: Image.Exif, size: tuple[int, int], notes: list[str]) -> bytes:

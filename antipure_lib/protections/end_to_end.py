@@ -49,11 +49,17 @@ def end_to_end_steps(
     return pgd(loss, images, eta, steps, step_size, seed, **options)
 
 
-def begin_attack(ddpm, x, t, stride, iterations, gamma, kept, batch) -> tuple[DDPMPipeline, torch.Tensor]:
-    """The model in parts (see `in_parts`), and the images as N×3×H×W. Raises as `end_to_end_steps`.
-
-    kept: iterations whose activations stay until the backward pass.
-    """
+def begin_attack(
+    ddpm: DDPMPipeline,
+    x: torch.Tensor,  # 3×H×W or N×3×H×W in [0, 1]
+    t: int,
+    stride: int,
+    iterations: int,
+    gamma: float,
+    kept: int,  # iterations whose activations stay until the backward pass
+    batch: int | str | None,
+) -> tuple[DDPMPipeline, torch.Tensor]:
+    """The model in parts (see `in_parts`), and the images as N×3×H×W. Raises as `end_to_end_steps`."""
     check_counts(stride=stride, iterations=iterations)
     check_gamma(gamma)
     images = check_chain(ddpm, x, t)

@@ -109,6 +109,13 @@ def test_a_file_whose_name_begins_with_a_dash_is_a_file(run, photos, name, comma
         assert (status, err) == (0, []) and out[0].startswith(name)
 
 
+def test_the_users_own_folder_is_found(run, photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd() / "home"))
+    photos("home/a.png")
+    assert run("protect", "~/a.png", "--method", "random", out="~/out")[0] == 0
+    assert Path("home/out/a.png").exists() and not Path("~").exists()
+
+
 @pytest.mark.parametrize("command", ["protect a.png --out out", "benchmark"])
 @pytest.mark.parametrize("name", ["anna/model", "ddpm-celebahq-256", "guided-diffusion-256-uncond", "sd15"])
 def test_errors_of_models_are_in_the_words_of_options(photos, capfd, command, name):
@@ -137,6 +144,12 @@ def test_a_reader_that_goes_away_is_no_error(photos, monkeypatch, capfd, words):
         patch.setattr(sys, "stdout", closed)
         assert main(words.split()) == 141
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_head_ends_a_command_without_a_word():
+    line = f"{sys.executable} -m antipure_lib --help | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.stderr == "" and re.fullmatch(r"usage: .*\n(0|141)\n", done.stdout)
 
 
 def test_the_command_line_starts_without_heavy_packages():

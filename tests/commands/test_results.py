@@ -6,17 +6,20 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from antipure_lib.__main__ import main
 from antipure_lib.photos import jobs
 from antipure_lib.photos.jobs import plan_jobs, run_jobs
 from antipure_lib.photos.pictures import atomic, load_image, save_image
+from antipure_lib.protections.registry import PROTECTIONS
+from antipure_lib.purifiers.registry import PURIFIERS
 
 RANDOM = ("--method", "random", "--steps", 1)
 JPEG75 = ("--purifier", "jpeg75")
@@ -44,24 +47,43 @@ def test_what_is_finished_is_kept_and_what_changed_is_made_again(run, photos, fi
     assert files()["a.png"] == first["a.png"]
 
 
-def test_another_models_result_is_made_again(run, photos, files, make_ddpm):
+@pytest.mark.parametrize("change", ["weights", "protection", "purifier", "function"])
+def test_another_versions_result_is_made_again(run, photos, files, make_ddpm, monkeypatch, change):
     photos("a.png")
-    pipe, words = make_ddpm(), ("purify", "a.png", "--purifier", "diffpure2")
+    pipe = make_ddpm()
     pipe.save_pretrained("model")
-    run(*words, model="model")
+    words = ("protect", "--steps", 1) if change != "purifier" else ("purify", "--purifier", "gridpure1")
+    run(words[0], "a.png", *words[1:], model="model")
     first = files()["a.png"]
-    with torch.no_grad():
-        pipe.unet.conv_out.weight.neg_()
-    pipe.save_pretrained("model")
-    _, out, _ = run(*words, model="model")
-    assert out[0].endswith("made again: other settings (ddpm_weights)") and files()["a.png"] != first
-    assert "kept" in run(*words, model="model")[1][0]
+    assert "kept" in run(words[0], "a.png", *words[1:], model="model")[1][0]
+    antipure, gridpure = PROTECTIONS["antipure"], PURIFIERS["gridpure"]
+    if change == "weights":
+        with torch.no_grad():
+            pipe.unet.conv_out.weight.neg_()
+        pipe.save_pretrained("model")
+    elif change == "protection":
+        other = antipure._replace(steps=partial(antipure.steps, patch=4))
+        monkeypatch.setitem(PROTECTIONS, "antipure", other)
+    elif change == "purifier":
+        monkeypatch.setitem(PURIFIERS, "gridpure", gridpure._replace(run=partial(gridpure.run, gamma=0.2)))
+    else:
+        monkeypatch.setitem(PROTECTIONS, "antipure", antipure._replace(also=(lambda other=3: 0,)))
+    _, out, _ = run(words[0], "a.png", *words[1:], model="model")
+    setting = "ddpm_weights" if change == "weights" else "defaults"
+    assert out[0].endswith(f"made again: other settings ({setting})")
+    assert (files()["a.png"] != first) == (change in ("weights", "protection"))
 
 
 def painted(path):
     x = load_image(path)
     x[:, :4, :4] = 0
     save_image(x, path)
+
+
+def captioned(path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Caption", "me")
+    Image.open(path).save(path, pnginfo=text)
 
 
 def linked(path):
@@ -72,6 +94,9 @@ def linked(path):
 
 EDITS = {
     "painted": painted,
+    "captioned": captioned,
+    "rotated": lambda path: Image.open(path).rotate(90).save(path),
+    "another format": lambda path: Image.open(path).convert("RGB").save(path, format="JPEG"),
     "one byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "emptied": lambda path: path.write_bytes(b""),
     "a link to an edited copy": linked,
@@ -174,12 +199,15 @@ def test_long_names_are_taken(run, photos, name):
     assert run("protect", name, *RANDOM)[1][-1] == "out: 0 made, 1 kept, 0 failed"
 
 
-@pytest.mark.parametrize("settings", [None, "x", []])
-def test_a_strange_record_costs_no_result(run, photos, files, settings):
+@pytest.mark.parametrize("content", ["{", "[1]", "\0", '{"settings": []}', "settings=null", "settings=x"])
+def test_a_strange_record_costs_no_result(run, photos, files, content):
     photos("a.png")
     run("purify", "a.png", *JPEG75)
     record, before = Path("out/.manifest/a.png.json"), files()["a.png"]
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"settings": settings}))
+    settings = {"settings=null": None, "settings=x": "x"}
+    if content in settings:
+        content = json.dumps(json.loads(record.read_text()) | {"settings": settings[content]})
+    record.write_text(content)
     status, out, err = run("purify", "a.png", *JPEG75)
     assert (status, err) == (0, []) and files()["a.png"] == before
     assert "kept" in run("purify", "a.png", *JPEG75)[1][0]
@@ -247,9 +275,9 @@ def test_a_disk_that_is_full_for_the_record_loses_nothing(run, photos, files, mo
 def test_a_killed_run_goes_on(pictures, files, tiny_folder, tmp_path):
     """Killed for good, not asked to stop: finished photos stay as they are, a half-written one is removed."""
     names = [tmp_path / f"{name}.png" for name in "abc"]
-    for name, x in zip(names, pictures(3), strict=True):
+    for name, x in zip(names, pictures(3, 24, 24), strict=True):
         save_image(x, name)
-    out, options = tmp_path / "out", ["--ddpm", tiny_folder, "--precision", "float32", "--steps", 12, "--out"]
+    out, options = tmp_path / "out", ["--ddpm", tiny_folder, "--precision", "float32", "--steps", 20, "--out"]
     words = [*map(str, ["protect", *names, *options])]
     command = [sys.executable, "-m", "antipure_lib", *words, str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

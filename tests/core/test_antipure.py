@@ -3,15 +3,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from differences import assert_gradient
-from latent_references import generator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from antipure_lib.core.antipure import antipure, antipure_loss, antipure_steps
 from antipure_lib.core.tiles import extract
+from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.purifiers.diffpure import diffpure
 from antipure_lib.purifiers.gridpure import gridpure_steps
 from antipure_lib.runtime.micro_batch import in_parts
 from antipure_lib.runtime.noise import randint, randn
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 32)])
@@ -57,22 +61,27 @@ def test_terms_against_the_papers_formulas(tiny_ddpm, pictures, size):
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("term", ["ddpm", "pfg", "etg"])
 def test_gradients_against_finite_differences(tiny_ddpm64, pictures, term, absolute):
-    loss = antipure_loss(tiny_ddpm64, (16, 24), (term,), absolute=absolute, noise_samples=2)
     x = (0.25 + pictures(2, 16, 24) / 2).double()
-    assert_gradient(lambda x: loss(x, generator())[term].sum(), x)
+    loss = antipure_loss(tiny_ddpm64, (16, 24), (term,), absolute=absolute, noise_samples=2)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf, generator())[term].sum(), leaf)
+    h = 1e-6
+    for seed in range(3):
+        direction = torch.randn(x.shape, generator=generator(seed), dtype=torch.float64)
+        with torch.no_grad():
+            up, down = (loss(x + s * h * direction, generator())[term].sum() for s in (1, -1))
+        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * h), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize(("batch", "one_call"), [(3, True), (None, False)])
-def test_small_batches_and_two_calls_give_the_same_gradients(tiny_ddpm64, pictures, batch, one_call):
+def test_small_batches_give_the_same_gradient(tiny_ddpm64, pictures):
     x = pictures(2, 24, 24).double()
-
-    def gradients(batch, one_call):
+    results = []
+    for batch in (None, 3):
         leaf = x.clone().requires_grad_()
         model = in_parts(tiny_ddpm64, batch, 40, gradients=True)
-        terms = antipure_loss(model, (24, 24), one_call=one_call)(leaf, generator())
-        return [torch.autograd.grad(term.sum(), leaf, retain_graph=True)[0] for term in terms.values()]
-
-    torch.testing.assert_close(gradients(batch, one_call), gradients(None, True), rtol=1e-8, atol=1e-10)
+        terms = antipure_loss(model, (24, 24))(leaf, generator())
+        results.append(torch.autograd.grad(sum(term.sum() for term in terms.values()), leaf)[0])
+    torch.testing.assert_close(*results, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("balance", ["sum", "equal"])
@@ -88,6 +97,19 @@ def test_each_term_alone_rises(tiny_ddpm, pictures, weights, name, balance):
     with torch.no_grad():
         before, after = (loss(y, generator(9))[name] for y in (x, state.x_adv))
     assert (after > before).all()
+
+
+def test_one_call_or_two_give_the_same_gradients(tiny_ddpm64, pictures):
+    x = pictures(2, 24, 24).double()
+    results = []
+    for one_call in (True, False):
+        leaf = x.clone().requires_grad_()
+        terms = antipure_loss(tiny_ddpm64, (24, 24), one_call=one_call)(leaf, generator())
+        results.append(
+            {k: torch.autograd.grad(v.sum(), leaf, retain_graph=True)[0] for k, v in terms.items()}
+        )
+    for name in ("ddpm", "pfg", "etg"):
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +137,25 @@ def test_no_pass_through_the_unet_that_no_term_needs(
     finally:
         handle.remove()
     assert passed == {"forward": [n * tiles for n in forward], "backward": [n * tiles for n in backward]}
+
+
+def test_pairs_of_timesteps_share_a_batch_and_unused_terms_cost_nothing(tiny_ddpm, pictures):
+    calls = []
+    handle = tiny_ddpm.unet.register_forward_hook(lambda module, args, output: calls.append(args))
+    try:
+        options = {"steps": 2, "noise_samples": 3, "t_err": 777, "balance": "sum"}
+        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), **options))
+        tiles = 2 * 5 * 3
+        assert [len(x_t) for x_t, _ in calls] == [2 * tiles] * 2
+        for x_t, t in calls:
+            assert torch.equal(*x_t.chunk(2))
+            assert t[:tiles].max() < 10 and t[:tiles].unique().numel() > 1
+            assert (t[tiles:] == 777).all()
+        calls.clear()
+        list(antipure_steps(tiny_ddpm, pictures(2, 24, 24), steps=1, weights=(1, 0.5, 0)))
+        assert [len(x_t) for x_t, _ in calls] == [2 * 5]
+    finally:
+        handle.remove()
 
 
 class HostWaits(TorchDispatchMode):
@@ -158,13 +199,41 @@ def test_gradients_are_taken_on_frozen_weights_and_the_model_never_changes(tiny_
     assert all(p.requires_grad and p.grad is None for p in parameters)
 
 
-def test_floats_on_request_and_no_gradients(tiny_ddpm, pictures):
+@pytest.mark.parametrize("balance", ["sum", "equal"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 30)])
+def test_budget_and_range_hold_for_the_saved_file(tiny_ddpm, pictures, tmp_path, size, balance):
+    x, eta = pictures(2, *size), 6 / 255
+    protected = antipure(tiny_ddpm, x, eta=eta, steps=8, balance=balance, momentum=0.5)
+    assert protected.shape == x.shape
+    for i in range(2):
+        saved = load_image(save_image(protected[i], tmp_path / f"{i}.png"))
+        assert torch.equal(saved, protected[i])
+        assert (saved - x[i]).abs().max() <= eta + 1e-6
+        assert (saved - x[i]).abs().max() > 5.5 / 255  # and is used
+
+
+def test_same_seed_same_bits(tiny_ddpm, pictures):
+    x = pictures(2, 24, 24)
+    a, b, c = (antipure(tiny_ddpm, x, steps=3, seed=s) for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    crops = [antipure(tiny_ddpm, x, steps=3, seed=1, tiles=3) for _ in range(2)]
+    assert torch.equal(*crops) and not torch.equal(a, crops[0])
+
+
+def test_one_image_in_one_image_out_and_float_on_request(tiny_ddpm, pictures):
     x = pictures(1)
+    single, batch = antipure(tiny_ddpm, x[0], steps=2), antipure(tiny_ddpm, x, steps=2)
+    assert torch.equal(single, batch[0])
     fine = antipure(tiny_ddpm, x, steps=2, step_size=0.3 / 255, eight_bit=False)
     assert ((fine - x).abs().max() - 0.6 / 255).abs() < 1e-6
     leaf = x.clone().requires_grad_()
     assert not any(s.x_adv.requires_grad for s in antipure_steps(tiny_ddpm, leaf, steps=2))
     assert not antipure(tiny_ddpm, leaf, steps=1).requires_grad
+
+
+def test_a_protected_image_can_be_purified(tiny_ddpm, pictures):
+    x = pictures(2, 24, 24)
+    assert diffpure(tiny_ddpm, antipure(tiny_ddpm, x, steps=1), t=2).shape == x.shape
 
 
 def test_random_crops_reach_every_offset(tiny_ddpm, pictures):
@@ -185,7 +254,15 @@ def test_random_crops_reach_every_offset(tiny_ddpm, pictures):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"eta": 0}, "eta must be in"),
+        ({"eta": "8"}, "eta must be a finite number, got '8'"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"weights": (1, 1)}, "weights must be three finite numbers"),
+        ({"weights": (float("nan"), 0, 0)}, "weights must be three finite numbers.*got .nan, 0, 0"),
+        ({"noise_samples": 1.5}, "noise_samples must be a whole number, got 1.5"),
         ({"eta": 0.5 / 255}, "less than 1/255"),
+        ({"eta": 16}, "eta must be in"),
+        ({"steps": 0}, "steps"),
         ({"weights": (0, 0, 0)}, "at least one of the terms"),
         ({"patch": 7}, "patch must be even"),
         ({"patch": 12}, "patch must be even and divide the tile of 16"),
@@ -194,7 +271,9 @@ def test_random_crops_reach_every_offset(tiny_ddpm, pictures):
         ({"noise_samples": 0}, "noise_samples"),
         ({"tiles": 0}, "tiles must be"),
         ({"tiles": "some"}, "tiles must be"),
+        ({"balance": "fair"}, "balance"),
         ({"x": torch.zeros(3, 15, 40)}, "smaller than a tile"),
+        ({"x": torch.full((3, 16, 16), float("nan"))}, "NaN"),
     ],
     ids=lambda o: str(o)[:24],
 )

@@ -1,4 +1,6 @@
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -26,8 +28,19 @@ def photo(tmp_path):
     return save
 
 
+def gradient(height=6, width=9):
+    rows, columns = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([rows * 40, columns * 25, rows + columns], -1).astype(np.uint8))
+
+
 def pixel(x, row=0, column=0):
     return tuple(round(v * 255) for v in x[:, row, column].tolist())
+
+
+def test_rgb_comes_as_it_is(photo):
+    x = load_image(photo(gradient()))
+    assert x.shape == (3, 6, 9) and x.dtype == torch.float32
+    np.testing.assert_array_equal((x * 255).round().permute(1, 2, 0), np.asarray(gradient()))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +95,11 @@ def test_exif_orientation_is_applied(photo, orientation):
     np.testing.assert_array_equal((x * 255).round().permute(1, 2, 0), scene)
 
 
+def test_animation_gives_its_first_frame(photo):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    assert pixel(load_image(photo(frames[0], "film.gif", save_all=True, append_images=frames[1:]))) == RED
+
+
 def test_size_crops_around_the_centre_and_never_stretches(photo):
     wide = Image.new("RGB", (90, 30), BLUE)
     wide.paste(GREEN, (30, 0, 60, 30))
@@ -93,6 +111,49 @@ def test_size_crops_around_the_centre_and_never_stretches(photo):
     assert pixel(x, 5, 5) == BLUE and pixel(x, 5, 15) == GREEN and pixel(x, 5, 25) == BLUE
     stripes = Image.fromarray(np.tile(np.array([[[0] * 3, [255] * 3]], np.uint8), (64, 32, 1)))
     assert (load_image(photo(stripes), size=16)[:, 2:-2, 2:-2] - 0.5).abs().max() < 0.05  # antialiased
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        load_image(photo(wide), size=0)
+
+
+def _truncated(path):
+    Image.effect_noise((64, 64), 50).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def _bomb(path):
+    """A PNG of 70 bytes that claims 20,000×20,000 pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+BROKEN = {
+    "text.png": (lambda path: path.write_text("not an image"), "isn't an image"),
+    "empty.jpg": (lambda path: path.touch(), "is empty"),
+    "folder.png": (lambda path: path.mkdir(), "is a folder"),
+    "truncated.png": (_truncated, "can't be read"),
+    "half.jpg": (_truncated, "can't be read"),
+    "bomb.png": (_bomb, "can't be read.*pixels"),
+    "float.tif": (lambda path: Image.new("F", (4, 4), 0.5).save(path), "floating-point"),
+    "wide.tif": (lambda path: Image.new("I", (4, 4), 70_000).save(path), "32-bit"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_unreadable_files_are_named(tmp_path, name):
+    make, problem = BROKEN[name]
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=problem) as caught:
+        load_image(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.png: no such file; check"):
+        load_image(tmp_path / "nowhere.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".webp", ".PNG"])
@@ -119,7 +180,7 @@ def test_no_path_at_all_is_named(path):
 
 
 @pytest.mark.parametrize(
-    ("size", "got"), [(0, "0"), (2.5, "2.5"), ("a", "'a'"), ((4, 0), "0"), ((4, 4, 4), r"\(4, 4, 4\)")]
+    ("size", "got"), [(2.5, "2.5"), ("a", "'a'"), ((4, 0), "0"), ((4, 4, 4), r"\(4, 4, 4\)")]
 )
 def test_bad_sizes_are_named(photo, size, got):
     with pytest.raises(ValueError, match=f"size must be .*got {got}"):
@@ -174,7 +235,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         (torch.zeros(4, 4), ValueError, r"got \(4, 4\)"),
         (torch.zeros(4, 4, 3), ValueError, "channels first"),
         (torch.zeros(0, 3, 4, 4), ValueError, "must be 3×H×W"),
-        (torch.rand(3, 4, 4).index_fill(2, torch.tensor(3), float("nan")), ValueError, "NaN"),
+        (torch.full((3, 4, 4), float("nan")), ValueError, "NaN"),
         (torch.full((3, 4, 4), float("inf")), ValueError, "infinite"),
         (torch.full((3, 4, 4), -0.5), ValueError, r"\[-0.5, -0.5\]"),
         (torch.full((3, 4, 4), 255.0), ValueError, "by /255"),
@@ -196,6 +257,15 @@ def test_what_rounding_leaves_is_clipped(tmp_path, over, dtype):
     assert torch.equal(load_image(save_image(x, tmp_path / "x.png")), quantise(x.clamp(0, 1)).float())
 
 
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 40), mode=st.sampled_from(["bilinear", "bicubic"]))
+def test_a_resized_picture_that_was_clamped_or_barely_left_the_range_is_taken(seed, height, mode):
+    x = torch.rand((2, 3, 9, 7), generator=torch.Generator().manual_seed(seed)).round()
+    resized = torch.nn.functional.interpolate(x, (height, 11), mode=mode, antialias=True)
+    resized = resized.clamp(-9e-6, 1 + 9e-6)
+    assert check_image(resized).aminmax() == resized.clamp(0, 1).aminmax()
+
+
 @pytest.mark.parametrize(
     ("value", "printed"), [(1.00002, "1.0000"), (-2e-5, "-1.99|-2e-05"), (1.1, "1.1"), (-3.0, "-3, ")]
 )
@@ -206,6 +276,14 @@ def test_what_lies_outside_is_printed_as_outside(value, printed):
         check_image(x)
     low, high = map(float, str(caught.value).split("got [")[1].split("]")[0].split(", "))
     assert low < 0 or high > 1
+
+
+def test_check_image_finds_one_nan_among_many_values():
+    x = torch.rand(2, 3, 64, 64)
+    assert check_image(x) is x
+    x[1, 2, 3, 4] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        check_image(x)
 
 
 def test_model_range_and_back():

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from antipure_lib.core.antipure import antipure_steps
 from antipure_lib.core.images import quantise_within
 from antipure_lib.core.pgd import fast, pgd
+from antipure_lib.photos.pictures import load_image, save_image
+from antipure_lib.runtime.micro_batch import MicroBatch
 
 
 def pattern(shape=(2, 3, 6, 6), seed=0):
@@ -53,16 +55,34 @@ def test_four_fast_steps_can_spend_the_whole_budget():
 
 
 @settings(deadline=None, max_examples=30)
-@given(eta=st.floats(1 / 255, 1), seed=st.integers(0, 99), random_start=st.booleans())
-def test_budget_and_range_hold_before_and_after_rounding(eta, seed, random_start):
-    def loss(x, generator):
-        return torch.randn(x.shape, generator=generator).mul(x).sum((1, 2, 3))
-
+@given(
+    levels=st.integers(1, 255),
+    eight_bit=st.booleans(),
+    seed=st.integers(0, 99),
+    random_start=st.booleans(),
+    odd=st.floats(0, 1),
+)
+def test_budget_and_range_hold_after_saving(tmp_path_factory, levels, eight_bit, seed, random_start, odd):
     x = pattern((1, 3, 9, 7), seed).mul(2).sigmoid()
-    x_adv = last(pgd(loss, x, eta, 3, 0.7 * eta, seed, random_start=random_start)).x_adv
-    for y in (x_adv, quantise_within(x_adv, x, eta)):
-        assert (y - x).abs().max() <= eta + 1e-6
-        assert y.min() >= 0 and y.max() <= 1
+    x = (x * 255).round() / 255 if eight_bit else x
+    eta = levels / 255 if eight_bit else min(1.0, (levels + odd) / 255)
+    x_adv = last(
+        pgd(
+            lambda x, g: torch.randn(x.shape, generator=g).mul(x).sum((1, 2, 3)),
+            x,
+            eta,
+            steps=3,
+            step_size=0.7 * eta,
+            seed=seed,
+            random_start=random_start,
+        )
+    ).x_adv
+    final = quantise_within(x_adv, x, eta)
+    path = save_image(final[0], tmp_path_factory.mktemp("budget") / "x.png")
+    saved = load_image(path)
+    assert torch.equal(saved, final[0])  # what is returned is what is saved
+    assert (saved - x[0]).abs().max() <= eta + 1e-6
+    assert saved.min() >= 0 and saved.max() <= 1
 
 
 def test_momentum_by_hand():
@@ -141,6 +161,47 @@ def test_start_and_random_start():
     assert (a - x).abs().max() <= 0.1 + 1e-6 and (a - x).abs().mean() > 0.03
 
 
+def test_same_seed_same_bits_and_global_state_untouched():
+    def loss(x, generator):
+        return (torch.randn(x.shape, generator=generator) * x).sum((1, 2, 3))
+
+    x = pattern().sigmoid()
+    before = torch.random.get_rng_state()
+    a, b, c = (last(pgd(loss, x, 0.1, 4, 0.02, seed=s)).x_adv for s in (3, 3, 4))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_out_of_memory_repeats_the_step_with_the_same_noise():
+    batch, sizes = MicroBatch(8), []
+
+    def repeat(run, generator):
+        return batch.repeat(run, generator)
+
+    def loss(x, generator):
+        noise = torch.randn(x.shape, generator=generator)
+        sizes.append(batch.size)
+        if len(sizes) in (3, 4):  # twice in the third step, after it has drawn
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return (noise * x).sum((1, 2, 3))
+
+    x = pattern().sigmoid()
+    recovered = list(pgd(loss, x, 0.1, 4, 0.02, repeat=repeat, momentum=0.9))
+    assert sizes == [8, 8, 8, 4, 2, 2]
+    plain = list(pgd(loss, x, 0.1, 4, 0.02, momentum=0.9))
+    for ours, theirs in zip(recovered, plain, strict=True):
+        assert torch.equal(ours.x_adv, theirs.x_adv)
+        assert torch.equal(ours.losses["loss"], theirs.losses["loss"])
+
+
+def test_out_of_memory_without_a_batch_to_halve_is_raised():
+    def loss(x, generator):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        next(pgd(loss, torch.rand(1, 3, 4, 4)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_the_gradients(tiny_ddpm, pictures, dtype):
     """The gradient of a mean over pixels is below what float16 can hold; most signs agree all the same."""
@@ -154,6 +215,15 @@ def test_half_precision_keeps_the_gradients(tiny_ddpm, pictures, dtype):
     assert (full == rounded).float().mean() > 0.95
     for name, size in states[0].grad_sizes.items():
         torch.testing.assert_close(states[1].grad_sizes[name], size, rtol=0.05, atol=0)
+
+
+def test_gradients_are_taken_even_under_no_grad():
+    c = pattern()
+    x = torch.full_like(c, 0.5)
+    with torch.no_grad():
+        state = next(pgd(linear(c), x, 0.1, 2, 0.01))
+        assert not torch.is_grad_enabled()
+    torch.testing.assert_close(state.x_adv, x + 0.01 * c.sign())
 
 
 def test_carried_sizes_give_the_direction_of_measured_ones():
@@ -213,8 +283,10 @@ def test_a_term_that_was_flat_when_measured_is_left_out():
 
 BAD = [
     ({"eta": 0}, "eta must be in"),
+    ({"eta": -0.1}, "eta must be in"),
     ({"eta": 16}, "eta must be in.*units"),
     ({"steps": 0}, "steps must be at least 1"),
+    ({"steps": "3"}, "steps must be a whole number, got '3'"),
     ({"seed": -1}, "seed must be at least 0, got -1"),
     ({"weights": {"loss": float("inf")}}, "weights.'loss'. must be a finite number, got inf"),
     ({"steps": 1.5}, "steps must be a whole number, got 1.5"),

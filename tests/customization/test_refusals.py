@@ -56,6 +56,13 @@ def test_a_rate_that_is_none_is_named_before_the_training(pipe, name):
             loop(name, pipe, lr=lr)
 
 
+@pytest.mark.parametrize("argument", ["text_lr", "snr_gamma", "prior_weight", "warmup"])
+def test_dreambooths_other_numbers_are_named(pipe, argument):
+    for value in NO_NUMBERS:
+        with pytest.raises(ValueError, match=f"^{argument} must be"):
+            loop("dreambooth", pipe, **{argument: value})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_adapter_of_no_numbers_is_not_saved(pipe, tmp_path, value):
     trained = lora(pipe, photos(), steps=1)

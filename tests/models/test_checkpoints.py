@@ -74,6 +74,17 @@ def test_a_folder_of_stable_diffusion_15s_layout_learns_and_its_lora_loads_back(
 
 
 @pytest.mark.parametrize("load", LOADERS)
+def test_a_model_loaded_in_inference_mode_takes_part_in_gradients(load):
+    with torch.inference_mode():
+        pipe, x = load(device="cpu", dtype=torch.float32), load_faces("p01")[:1]
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert not any(p.is_inference() for part in parts for p in part.parameters())
+    weight = pipe.unet.conv_in.weight
+    (x.sum() * weight.sum()).backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize(
     ("argument", "values"),
     {

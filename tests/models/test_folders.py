@@ -115,10 +115,14 @@ def test_parts_that_do_not_belong_together_are_refused(saved):
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 13921636\n"
 DAMAGE = {
     "empty": lambda sound: b"",
+    "one byte": lambda sound: b"x",
+    "cut at 100": lambda sound: sound[:100],
     "cut in half": lambda sound: sound[: len(sound) // 2],
     "cut at its end": lambda sound: sound[:-7],
     "a Git LFS pointer": lambda sound: LFS,
+    "a web page": lambda sound: b"<!DOCTYPE html><html></html>" * 9,
     "a header that claims 2**60 bytes": lambda sound: struct.pack("<Q", 2**60) + sound[8:],
+    "zeros": lambda sound: bytes(len(sound)),
     "UTF-16": lambda sound: b"\xff\xfe" + sound[:50],
 }
 
@@ -179,11 +183,17 @@ def test_pickled_weights_never_execute_code(saved, tmp_path):
     assert (tmp_path / "written").exists()
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(77, 12), (5, 5)])
-def test_a_tokenizer_takes_no_more_than_the_text_encoder(limit, expected, saved):
-    folder = saved("sd")
-    edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=limit)
-    assert load_stable_diffusion(folder, "cpu").tokenizer.model_max_length == expected
+@pytest.mark.parametrize("config", [None, {}, *({"model_max_length": limit} for limit in (10**30, 77, 5))])
+def test_a_tokenizer_takes_no_more_than_the_text_encoder(config, saved):
+    file = saved("sd") / "tokenizer" / "tokenizer_config.json"
+    sound = json.loads(file.read_text())
+    sound.pop("model_max_length")
+    file.write_text(json.dumps(sound | (config or {})))
+    if config is None:
+        file.unlink()
+    pipe = load_stable_diffusion(file.parents[1], "cpu")
+    assert pipe.tokenizer.model_max_length == (5 if config == {"model_max_length": 5} else 12)
+    assert pipe("a photo " * 20, num_inference_steps=1, output_type="np").images[0].shape == (16, 16, 3)
 
 
 HONOURED = [

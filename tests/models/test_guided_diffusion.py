@@ -89,12 +89,17 @@ def change(missing=None, **extra):
     ("change", "message"),
     [
         (change("time_embed.0.weight"), r"time_embed\.0\.weight: missing"),
+        (change("middle_block.1.qkv.bias"), r"middle_block\.1\.qkv\.bias: missing"),
         (change("out.2.weight"), r"out\.2\.weight: missing"),
         (change("output_blocks"), "no output block"),
         (change(label_emb__weight=1), r"label_emb\.weight: the model is class-conditional"),
         (change(encoder_pool__0__weight=1), "classifier"),
         (change(input_blocks__1__2__weight=1), r"input_blocks\.1\.2\.weight: unexpected key"),
         (change(input_blocks__3__1__qkv__weight=(30, 10, 1)), "don't divide into heads"),
+        (
+            cut("output_blocks.0.0.emb_layers.1.weight"),
+            r"output_blocks\.0\.0\.emb_layers\.1\.weight: its shape",
+        ),
         (cut("out.0.bias"), r"out\.0\.bias: its shape is \(63,\) where \(64,\) is expected"),
     ],
 )
@@ -108,8 +113,9 @@ def test_another_layout_is_refused_with_the_files_and_the_keys_name(adm, tmp_pat
     assert str(error.value).startswith(f"{path}: ")
 
 
-def test_a_wrappers_prefix_and_another_precision_are_read(adm, checkpoint, tmp_path):
-    state = {"module." + key: torch.nn.Parameter(value.half()) for key, value in adm.state_dict().items()}
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module.module.", "model.diffusion_model."])
+def test_wrappers_prefixes_and_other_precisions_are_read(adm, checkpoint, tmp_path, prefix):
+    state = {prefix + key: torch.nn.Parameter(value.half()) for key, value in adm.state_dict().items()}
     torch.save(state, tmp_path / "wrapped.pt")
     found, right = (
         load_guided_diffusion(path).unet.state_dict() for path in (tmp_path / "wrapped.pt", checkpoint)
@@ -144,8 +150,10 @@ def test_a_damaged_file_is_named_wherever_it_is_cut(adm, tmp_path, zipped):
     path = tmp_path / "cut.pt"
     torch.save(adm.state_dict(), path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
-    for kept in (0, 100, 5000, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:kept])
+    cuts = [0, 1, 4, 100, 5000, 31_000, len(whole) // 2, len(whole) - 1000, len(whole) - 1]
+    others = [b"<html>404</html>" * 99, b"PK\x03\x04" * 99, bytes(9999)]
+    for content in [*(whole[:cut] for cut in cuts), *others]:
+        path.write_bytes(content)
         with pytest.raises(ValueError, match=r"^\S*cut\.pt: it is damaged, or isn't a PyTorch file"):
             load_guided_diffusion(path)
     for wrong, error in ((tmp_path, OSError), (tmp_path / "no.pt", OSError), (None, ValueError)):

@@ -52,6 +52,48 @@ def test_every_text_is_kept_byte_by_byte(folder, raw, main, camera, order, kinds
     assert [text.encode("latin-1") for text in texts] == [raw, raw]  # Pillow reads texts as Latin-1
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "shift-jis", "utf-16"])
+def test_a_text_of_a_tiff_is_kept_in_a_tiff(tmp_path, encoding):
+    raw = ("夜の写真" if encoding == "shift-jis" else "© Zoë Müller").encode(encoding)
+    content = grey_tiff(np.round(RAMP * 255).astype(int), 8, more=[(0x013B, 2, raw + b"\0")])
+    (tmp_path / "x.tif").write_bytes(content)
+    photo = read_photo(tmp_path / "x.tif")
+    for name in ("y.tif", "y.png"):
+        saved = Image.open(save_photo(photo, photo.x, tmp_path / name, keep_metadata=True))
+        assert saved.getexif()[0x013B].encode("latin-1") == raw
+
+
+RATIO = struct.pack("<2I", 72, 1)
+ODD = {
+    "ratio of nothing": (0x011A, 5, struct.pack("<2I", 0, 0)),
+    "resolution as bytes": (0x011A, 7, b"\0\1\2"),
+    "resolution as text": (0x011B, 2, b"72 dpi\0"),
+    "width as text": (0x0100, 2, b"640 px\0"),
+    "name as a ratio": (0x010D, 5, RATIO),
+    "date as numbers": (0x0132, 3, struct.pack("<3H", 2024, 5, 1)),
+    "copyright as a ratio": (0x8298, 5, RATIO),
+    "bits beyond 16": (0x0102, 4, struct.pack("<I", 2**31)),
+    "images' list as numbers": (0xB003, 3, struct.pack("<3H", 1, 2, 70)),
+    "XMP as a ratio": (0x02BC, 5, struct.pack("<2I", 1, 0)),
+    "pointer into nothing": (0x8825, 4, struct.pack("<I", 10**6)),
+}
+
+
+def stands(path, stored):
+    wanted = np.asarray(stored.transpose(Image.Transpose.ROTATE_270)) / 255
+    photo = read_photo(path)
+    assert np.array_equal(photo.x.permute(1, 2, 0).numpy(), wanted.astype(np.float32))
+    return photo
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_entry_costs_neither_the_rotation_nor_the_other_entries(tmp_path, name):
+    block = exif([ORIENTATION, (0x010F, 2, b"Maker\0"), ODD[name]], [(0xA434, 2, b"Lens\0")])
+    noise().save(tmp_path / "x.png", exif=block)
+    photo = stands(tmp_path / "x.png", noise())
+    assert b"Maker" in photo.exif and b"Lens" in photo.exif
+
+
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_any_entry_of_any_type_costs_neither_the_rotation_nor_the_other_entries(folder, data):
@@ -63,25 +105,24 @@ def test_any_entry_of_any_type_costs_neither_the_rotation_nor_the_other_entries(
     main, camera = ([], [entry]) if in_camera else ([entry], [])
     block = exif([ORIENTATION, (0x010F, 2, b"Maker\0"), *main], [(0xA434, 2, b"Lens\0"), *camera])
     noise().save(folder / "x.png", exif=block)
-    photo = read_photo(folder / "x.png")
-    upright = np.asarray(noise().transpose(Image.Transpose.ROTATE_270)) / 255
-    assert np.array_equal(photo.x.permute(1, 2, 0).numpy(), upright.astype(np.float32))
+    photo = stands(folder / "x.png", noise())
     assert b"Maker" in photo.exif and b"Lens" in photo.exif
 
 
-def test_what_is_wrong_is_told_by_load_image_too(tmp_path):
-    block = exif([ORIENTATION, (0x010F, 2, b"Maker of cameras\0")])
-    files = {
-        "EXIF block is damaged in part": dict(exif=block[:50]),
-        "YResolution can't be kept": dict(exif=exif([(0x011B, 2, b"72 dpi\0")])),
-        "profile is broken": dict(icc_profile=bytes(200)),
-        "first of its 2 pictures": dict(save_all=True, append_images=[noise(seed=1)]),
-    }
-    for note, options in files.items():
-        noise().save(tmp_path / "x.png", **options)
-        assert note in " ".join(read_photo(tmp_path / "x.png").notes)
-        with pytest.warns(UserWarning, match=f"x.png: .*{note}"):
-            load_image(tmp_path / "x.png")
+def test_a_block_that_is_cut_off_is_told_by_load_image_too(tmp_path):
+    block = exif([ORIENTATION, (0x010F, 2, b"Maker of cameras\0")])[: -6 - 18]
+    for length in range(24, len(block)):
+        noise().save(tmp_path / "cut.png", exif=block[:length])
+        photo = stands(tmp_path / "cut.png", noise()) if length > 40 else read_photo(tmp_path / "cut.png")
+        assert "its EXIF block is damaged in part" in photo.notes
+    noise().save(tmp_path / "resolution.png", exif=exif([ODD["resolution as text"]]))
+    noise().save(tmp_path / "profile.png", icc_profile=bytes(200))
+    noise().save(tmp_path / "film.gif", save_all=True, append_images=[noise(seed=1)])
+    expected = {"cut": "EXIF", "resolution": "YResolution", "profile": "profile", "film": "first of its 2"}
+    for path in tmp_path.iterdir():
+        assert any(expected[path.stem] in note for note in read_photo(path).notes)
+        with pytest.warns(UserWarning, match=f"{path.name}: .*{expected[path.stem]}"):
+            load_image(path)
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -126,6 +167,30 @@ def test_a_pgm_of_few_levels_has_its_own_white(tmp_path):
     (tmp_path / "x.pgm").write_text(f"P2\n32 24\n1023\n{rows}\n")
     photo = read_photo(tmp_path / "x.pgm")
     assert np.abs(photo.x.numpy() - levels / 1023).max() <= 1 / 255 and photo.notes == ()
+
+
+OPAQUE = {
+    "RGBA.png": lambda path: noise().convert("RGBA").save(path),
+    "LA.tif": lambda path: grey_noise().convert("LA").save(path),
+    "RGBA.tif": lambda path: noise().convert("RGBA").save(path),
+    "RGBA.tga": lambda path: noise().convert("RGBA").save(path),
+    "RGBA.ico": lambda path: noise(32, 32).convert("RGBA").save(path, sizes=[(32, 32)]),
+    "unused colour.png": lambda path: noise().quantize(16).save(path, transparency=bytes([255] * 16)),
+    "unused grey.png": lambda path: grey_noise().point(lambda v: v | 1).save(path, transparency=0),
+    "16 bits.png": lambda path: Image.fromarray(np.full((9, 9), 4e4, np.uint16)).save(path, transparency=7),
+}
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+def test_an_alpha_channel_of_an_opaque_photo_is_none(tmp_path, name):
+    OPAQUE[name](tmp_path / name)
+    with Image.open(tmp_path / name) as file:
+        assert file.has_transparency_data
+        colours = np.asarray(file.convert("RGBA").convert("RGB"))
+    photo = read_photo(tmp_path / name)
+    assert photo.alpha is None
+    assert "16" in name or np.array_equal((photo.x * 255).round().permute(1, 2, 0).numpy(), colours)
+    assert save_photo(photo, photo.x, tmp_path / "y.jpg", lossy=True).is_file()
 
 
 def test_one_pixel_that_is_nearly_opaque_is_transparency(tmp_path):

@@ -73,6 +73,15 @@ def test_a_profile_that_cannot_be_used_is_ignored_and_told(tmp_path, mode):
     assert ["profile" in note for note in photo.notes] == [True]
 
 
+def test_a_damaged_exif_block_is_ignored_and_told(tmp_path):
+    noise().save(tmp_path / "x.jpg", exif=b"Exif\0\0" + b"MM\0*\xff\xff\xff\xff" + b"garbage")
+    noise().save(tmp_path / "y.png", exif=b"Exif\0\0" + b"nonsense")
+    for name in ("x.jpg", "y.png"):
+        photo = read_photo(tmp_path / name)
+        assert photo.x.shape == (3, 24, 32) and photo.exif == b""
+    assert "EXIF" in read_photo(tmp_path / "y.png").notes[0]
+
+
 @pytest.mark.parametrize("name", ["x.gif", "x.png", "x.tif", "x.webp"])
 def test_of_several_pictures_the_first_is_taken_and_told(tmp_path, name):
     first, second = (noise(low=low, high=low + 1) for low in (40, 200))
@@ -187,6 +196,11 @@ def test_reflection_continues_and_is_cut_off_again(height, width, side):
         row = at_least(side, x, lambda y: y.flip(1))[:, 0]  # work sees the whole padded image
         assert row.shape == (3, width)
         assert torch.equal(padded[:, top - 1], padded[:, top + 1])  # the border itself isn't repeated
+
+
+def test_only_the_size_that_was_given_comes_back():
+    x = torch.rand(2, 3, 5, 20)
+    assert torch.equal(at_least(16, x, lambda y: y + 1), x + 1)
 
 
 def test_what_jpeg_keeps_lies_between_nothing_and_all():

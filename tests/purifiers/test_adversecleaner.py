@@ -1,16 +1,17 @@
-"""AdverseCleaner's two filters against their formulas, and what they leave alone."""
+"""AdverseCleaner's two filters against scipy and their formulas, and what they leave alone."""
 
 import itertools
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 
 from antipure_lib.purifiers.adversecleaner import adversecleaner, bilateral_filter, guided_filter
 from antipure_lib.purifiers.registry import purify
 
 
-def noisy(pictures, h, w):
+def noisy(pictures, h=14, w=17):
     x = pictures(1, h, w)
     return (x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
 
@@ -18,6 +19,17 @@ def noisy(pictures, h, w):
 def two_halves():
     """Dark left of the middle, bright right of it."""
     return torch.tensor([0.3, 0.8]).repeat_interleave(10).expand(1, 3, 12, 20).clone()
+
+
+def test_bilateral_filter_that_sees_no_colours_is_a_gaussian_blur(pictures):
+    """Against scipy's correlation, divided by the weight that is inside the image."""
+    x, steps = noisy(pictures), np.arange(-3, 4)
+    space = steps[:, None] ** 2 + steps**2
+    kernel = np.where(space <= 9, np.exp(-space / (2 * 1.5**2)), 0)
+    images = [x[0, 0].numpy(), np.ones((14, 17))]
+    blurred, inside = (scipy.ndimage.correlate(z, kernel, mode="constant") for z in images)
+    ours = bilateral_filter(x, 3, sigma_colour=1e4, sigma_space=1.5)[0, 0]
+    np.testing.assert_allclose(ours, blurred / inside, atol=1e-5)
 
 
 def test_bilateral_filter_is_its_formula_on_colours(pictures):
@@ -33,6 +45,11 @@ def test_bilateral_filter_is_its_formula_on_colours(pictures):
                 weight = np.exp(-space / (2 * 3.0**2) - colour**2 / (2 * 0.2**2))
                 total, weights = total + weight * image[q], weights + weight
         np.testing.assert_allclose(ours[p], total / weights, atol=1e-6)
+
+
+def box(image, radius):
+    """The mean over a window, scipy's; only right where the window is inside."""
+    return scipy.ndimage.uniform_filter(image, (0, 0, 2 * radius + 1, 2 * radius + 1))
 
 
 def test_guided_filter_is_a_line_that_fits_in_every_window(pictures):
@@ -53,6 +70,12 @@ def test_guided_filter_is_a_line_that_fits_in_every_window(pictures):
     for i, j in np.ndindex(7, 8):
         line = np.mean([lines[p] for p in itertools.product(*window(i, j))], 0)
         np.testing.assert_allclose(ours[:, i, j], [*images[0][i, j], 1] @ line, atol=1e-4)
+
+
+def test_a_guide_of_one_colour_makes_it_a_double_box_filter(pictures):
+    x = noisy(pictures, 24, 26)
+    ours = guided_filter(torch.full_like(x, 0.4), x, radius=3)
+    np.testing.assert_allclose(ours[..., 6:-6, 6:-6], box(box(x.numpy(), 3), 3)[..., 6:-6, 6:-6], atol=1e-5)
 
 
 def test_an_image_of_one_colour_stays_and_so_does_an_edge():

@@ -35,6 +35,15 @@ def test_resize_and_back_is_pillows():
     torch.testing.assert_close(resize_and_back(x, 1.0), x, atol=1e-6, rtol=0)
 
 
-def test_a_blur_wider_than_the_image_is_refused(pictures):
-    with pytest.raises(ValueError, match="sigma must be so small"):
-        gaussian_blur(pictures(1), 10)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: jpeg(x, 0), "quality must be"),
+        (lambda x: gaussian_blur(x, 0), "sigma must be"),
+        (lambda x: gaussian_blur(x, 10), "sigma must be"),
+        (lambda x: resize_and_back(x, 0), "factor must be"),
+    ],
+)
+def test_bad_arguments(pictures, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(pictures(1))

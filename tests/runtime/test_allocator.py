@@ -12,7 +12,29 @@ from antipure_lib import antipure_steps, gridpure_steps
 from antipure_lib.runtime import allocator
 from antipure_lib.runtime.allocator import keep_freed_memory
 
-LARGE = 64 * 2**20  # bytes; more than glibc's own limit of 32 MB
+needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="the C library isn't glibc")
+CPU, LARGE = torch.device("cpu"), 64 * 2**20  # bytes; more than glibc's own limit of 32 MB
+FAULTS = f"""
+import resource, torch
+from antipure_lib.runtime.allocator import keep_freed_memory
+
+def new_pages(size):  # over the size of one of the tensors that a round makes and frees; of ten rounds
+    x, kernel = torch.ones(1, 4, 512, size // 2**13), torch.ones(4, 4, 3, 3)
+    found = []
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        y = torch.nn.functional.conv2d(x, kernel, padding=1)
+        (y.relu() + x).sum()
+        found.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize())
+    return sorted(found)[5] / size
+
+print(new_pages({LARGE}))
+owner = torch.nn.Identity()
+keep_freed_memory(torch.device("cpu"), owner)
+print(new_pages({LARGE}))
+"""
+
+
 OWNED = f"""
 import psutil, torch
 from antipure_lib.runtime.allocator import keep_freed_memory
@@ -31,8 +53,16 @@ print((held() - before) / {LARGE})
 """
 
 
-@pytest.mark.skipif(allocator._glibc() is None, reason="the C library isn't glibc")
-def test_memory_is_kept_and_goes_back_with_the_owner():
+@needs_glibc
+def test_a_large_tensor_takes_the_pages_of_the_one_before():
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    without, within = map(float, run.stdout.split())
+    assert without > 2  # the results of the convolution, of ReLU, of the sum
+    assert within < 0.1
+
+
+@needs_glibc
+def test_memory_goes_back_with_the_owner():
     """In a process of its own: in this one, other tests' memory decides which pages are free."""
     run = subprocess.run([sys.executable, "-c", OWNED], capture_output=True, text=True, check=True)
     kept, left = map(float, run.stdout.split())
@@ -55,7 +85,7 @@ def test_elsewhere_and_with_another_c_library_nothing_happens(monkeypatch):
     monkeypatch.setattr(allocator.weakref, "finalize", lambda *_: pytest.fail("memory is kept"))
     keep_freed_memory(torch.device("meta"), torch.nn.Identity())
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
-    keep_freed_memory(torch.device("cpu"), torch.nn.Identity())
+    keep_freed_memory(CPU, torch.nn.Identity())
     monkeypatch.undo()
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())  # musl's has no mallopt
     assert allocator._glibc.__wrapped__() is None

@@ -56,9 +56,12 @@ def test_counted_without_computing_is_what_a_run_takes(guided, dtype, gradients,
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_training_under_autocast_is_counted_as_it_runs(recompute):
-    unet = tiny_stable_diffusion().unet.requires_grad_(False)
-    add_lora(unet, 4, ATTENTION, dtype=torch.float16)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_training_under_autocast_is_counted_as_it_runs(adapted, recompute):
+    unet = tiny_stable_diffusion().unet
+    if adapted:
+        unet.requires_grad_(False)
+        add_lora(unet, 4, ATTENTION, dtype=torch.float16)
     if recompute:
         unet.enable_gradient_checkpointing()
 
@@ -105,6 +108,16 @@ def test_peak_counts_storages_once_until_they_are_freed():
 
     assert peak_bytes(run) == 8000 + 8000 + 4
     assert peak_bytes(lambda: before.t()) == 0
+
+
+def test_a_fake_copy_computes_nothing_and_leaves_the_original(guided):
+    weight = guided.unet.conv_in.weight
+    with fake(guided.unet) as unet:
+        out = unet(torch.zeros((4, 3, 32, 32), dtype=unet.dtype), torch.zeros(4, dtype=torch.long)).sample
+        assert out.shape == (4, 6, 32, 32)
+        with pytest.raises(Exception, match="_local_scalar_dense"):  # there is no number to ask for
+            out.sum().item()
+    assert guided.unet.conv_in.weight is weight and type(weight.data) is torch.Tensor
 
 
 # plans
@@ -205,7 +218,8 @@ def test_auto_takes_what_fits_and_changes_nothing_but_memory(tiny_ddpm, pictures
     assert torch.equal(auto, antipure(tiny_ddpm, x, steps=2, batch=7))
 
 
-@pytest.mark.parametrize(("balance", "side"), [("equal", 16), ("sum", 32)])  # one tile and ten
+@pytest.mark.parametrize("balance", ["equal", "sum"])
+@pytest.mark.parametrize("side", [16, 32])  # one tile and ten
 def test_a_step_of_antipure_takes_no_more_than_planned(tiny_ddpm, pictures, monkeypatch, side, balance):
     """The two timesteps are one call or two, and a call of all tiles is only half of the step."""
     x, tiles = pictures(1, side, side), tile_count(side, side, 16)

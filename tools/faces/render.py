@@ -3,10 +3,12 @@
     python -m tools.faces.render sheet build/faces.png       # a contact sheet to look at
     python -m tools.faces.render held-out runs/faces_128     # the 24 people kept apart × 12 photos
     python -m tools.faces.render train runs/faces            # the training set: 4,000 people × 8, resumable
+    python -m tools.faces.render pace                        # images per second with two processes
 
 Seeds: training identities 0-7999, calibration 8000-8499, tuning 8500-8999, held-out people from 9001.
 """
 
+import argparse
 import json
 import os
 import time
@@ -16,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools import command_line
 from tools.faces.people import caption, sample_identity, sample_photo
 from tools.faces.shading import build_person, head, render
 
@@ -87,24 +88,59 @@ def held_out(out: Path, size: int) -> None:
     write_whole(out / "captions.json", lambda p: p.write_text(text))
 
 
-def sheet(out: Path, size: int) -> None:
-    """A contact sheet: one photo of each of 40 tuning people, eight in a row."""
-    pictures = np.concatenate([photos_of(seed, 1, size)[0] for seed in range(8500, 8540)])
-    rows = pictures.reshape(-1, 8, size, size, 3).transpose(0, 2, 1, 3, 4)
+def sheet(out: Path, size: int, identities: int, photos: int, first: int, columns: int) -> None:
+    """A contact sheet: all photos of one person after the other, `columns` pictures wide."""
+    pictures = np.concatenate([photos_of(seed, photos, size)[0] for seed in range(first, first + identities)])
+    gap = -len(pictures) % columns
+    pictures = np.concatenate([pictures, np.full((gap, *pictures.shape[1:]), 255, np.uint8)])
+    rows = pictures.reshape(-1, columns, size, size, 3).transpose(0, 2, 1, 3, 4)
     out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rows.reshape(-1, 8 * size, 3)).save(out)
+    Image.fromarray(rows.reshape(-1, columns * size, 3)).save(out)
+
+
+def _timed(job: tuple[range, int, int]) -> tuple[float, float]:
+    """Seconds of processor time that a warmed-up process takes for its people, and the moment it began."""
+    seeds, count, size = job
+    photos_of(seeds[0], 1, size)
+    began, used = time.time(), time.process_time()
+    for seed in seeds:
+        photos_of(seed, count, size)
+    return time.process_time() - used, began
+
+
+def pace(identities: int, photos: int, size: int, workers: int, first: int) -> None:
+    """Images per second: by the clock, and by processor time (what free cores would give)."""
+    share = -(-identities // workers)
+    jobs = [(range(first + k * share, first + (k + 1) * share), photos, size) for k in range(workers)]
+    with ProcessPoolExecutor(workers) as pool:
+        spent, began = zip(*pool.map(_timed, jobs), strict=True)
+    count, clock = share * workers * photos, time.time() - min(began)
+    print(f"{count} images of {size} px, {workers} processes: {count / clock:.1f} images/s by the clock,")
+    print(
+        f"{workers * count / sum(spent):.1f} by processor time ({1e3 * sum(spent) / count:.0f} ms per image)"
+    )
 
 
 if __name__ == "__main__":
-    parser = command_line(__doc__)
-    parser.add_argument("what", choices=("train", "held-out", "sheet"))
-    parser.add_argument("out", type=Path, help="folder or picture to write")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "held-out", "sheet", "pace"))
+    parser.add_argument("out", type=Path, nargs="?", help="folder or picture to write (not for pace)")
     parser.add_argument("--size", type=int, default=128, help="pixels a side (128)")
-    parser.add_argument("--identities", type=int, default=4000, help="how many people to train with (4,000)")
-    parser.add_argument("--photos", type=int, default=8, help="photos of each (8)")
+    parser.add_argument("--identities", type=int, help="how many people (4,000; 40 for sheet and pace)")
+    parser.add_argument("--photos", type=int, help="photos of each (8; 1 for a sheet)")
+    parser.add_argument("--first", type=int, default=8500, help="seed of the first person of sheet and pace")
+    parser.add_argument("--columns", type=int, default=8, help="pictures in a row of a sheet")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    if given.what != "pace" and given.out is None:
+        parser.error("out: name the folder or picture to write")
     if given.what == "train":
-        train(given.out, given.identities, given.photos, given.size, given.workers)
+        train(given.out, given.identities or 4000, given.photos or 8, given.size, given.workers)
+    elif given.what == "held-out":
+        held_out(given.out, given.size)
+    elif given.what == "sheet":
+        sheet(given.out, given.size, given.identities or 40, given.photos or 1, given.first, given.columns)
     else:
-        {"held-out": held_out, "sheet": sheet}[given.what](given.out, given.size)
+        pace(given.identities or 40, given.photos or 8, given.size, given.workers, given.first)
