@@ -208,7 +208,7 @@ def test_a_notebook_knows_nothing_of_the_one_before(write, run):
 
 
 def test_runner_goes_on_after_a_cell_that_hangs_and_tells_of_a_kernel_that_died(write):
-    with kernel(timeout=2) as run:
+    with kernel(timeout=3) as run:
         (problem,) = check_exercises(write(setup("import time; time.sleep(60)"), *exercise(1, DOUBLE)), run)
         assert problem.startswith("cell 1, tagged 'setup', fails (KeyboardInterrupt")
         assert check_exercises(write(*exercise(1, returning(1))), run) == []

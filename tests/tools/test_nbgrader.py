@@ -1,6 +1,6 @@
 """One chapter through nbgrader's command line: handed out, handed in, graded.
 
-Two students: one solves everything, one solves two exercises, cheats in three and writes no answer.
+Three students: one leaves every stub, one solves everything, one solves two exercises and cheats in three.
 """
 
 import csv
@@ -71,6 +71,7 @@ def course(tmp_path_factory):
     nbgrader(course, "generate_assignment", CHAPTER)
     released = course / "release" / CHAPTER / f"{CHAPTER}.ipynb"
     changes = {
+        "stub": lambda _: None,
         "solution": lambda notebook: solved(notebook, {1, 2, 3, 4, 5}),
         "half": lambda notebook: (solved(notebook, {1, 2}), cheated(notebook)),
     }
@@ -106,11 +107,12 @@ def test_what_students_get_holds_no_solution_and_no_hidden_test(course):
     )  # the introduction names it
 
 
-def test_a_solution_gets_everything(course):
+def test_a_stub_gets_nothing_and_a_solution_everything(course):
+    assert scores(course, "stub") == [0] * 5
     assert scores(course, "solution") == CHAPTER_POINTS
 
 
-def test_half_a_solution_lies_between_and_stubs_and_cheats_are_worth_nothing(course):
+def test_half_a_solution_lies_between_and_cheats_are_worth_nothing(course):
     assert scores(course, "half") == [1, 2, 0, 0, 0]
     graded = nbformat.read(course / "autograded" / "half" / CHAPTER / f"{CHAPTER}.ipynb", as_version=4)
     check = cell(graded, "exercise-3-check")
@@ -125,7 +127,7 @@ def test_the_rubric_s_points_are_given_by_hand_and_exported(course):
     rubric = points_of(notebook, last).rubric
     with open_gradebook(course) as gradebook:
         waiting = {s.student.id for s in gradebook.assignment_submissions(CHAPTER) if s.needs_manual_grade}
-        assert waiting == {"solution"}
+        assert "solution" in waiting and "stub" not in waiting
         grade = gradebook.find_grade("exercise-5-written", CHAPTER, CHAPTER, "solution")
         assert (grade.auto_score, grade.max_score) == (None, rubric)
         grade.manual_score, grade.needs_manual_grade = rubric, False
@@ -136,4 +138,4 @@ def test_the_rubric_s_points_are_given_by_hand_and_exported(course):
             row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)
         }
     full = sum(CHAPTER_POINTS) + rubric
-    assert rows == {"solution": (full, full), "half": (3, full)}
+    assert rows == {"stub": (0, full), "solution": (full, full), "half": (3, full)}
