@@ -1,6 +1,6 @@
 """The committed notebooks: fit to be read, and able to run with other parameters.
 
-With their own values nbval runs the short ones (`make test`), and `make walk` all of them.
+With their own values nbval runs four of them (`make test`), and `make walk` all of them.
 """
 
 import nbformat
