@@ -80,9 +80,10 @@ exercises: $(READY) ## write students' copies, solutions and an nbgrader course 
 	$(BIN)/python -m tools.notebooks.exercises $(ARGS)
 	$(if $(filter --check,$(ARGS)),,$(BIN)/python -m tools.notebooks.grading $(filter %.ipynb,$(ARGS)))
 
-stamp: $(READY) ## write badges and bootstrap cells (the repository's address), and the lists of chapters and points
+stamp: $(READY) ## write badges and bootstrap cells (the repository's address), the lists of chapters and points, and README's results
 	$(BIN)/python -m tools.notebooks.stamp
 	$(BIN)/python -m tools.notebooks.points
+	$(BIN)/python -m tools.notebooks.results
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.study.run $(ARGS)

@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 
 from tools.notebooks.exercises import find_exercises, is_assert
 from tools.notebooks.points import TEACHING, points_of, with_points
+from tools.notebooks.results import with_results
 from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped, with_chapters
 
 MAX_BYTES = 1 << 20  # beyond 1 MB the notebook viewers of code hosts give up
@@ -155,11 +156,15 @@ def _paths(cell: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def main(argv: Sequence[str], readme: Path = Path("README.md"), teaching: Path = TEACHING) -> int:
-    """Check the named notebooks, or all and the two lists made from them, and return the exit status."""
+    """Check the named notebooks, or all and the lists and tables made by `make stamp`; return the status."""
     failed = for_each([Path(name) for name in argv], check_notebook)
     if failed or argv:
         return failed
-    lists = ((readme, "list of chapters", with_chapters), (teaching, "table of points", with_points))
+    lists = (
+        (readme, "list of chapters", with_chapters),
+        (readme, "table of results", with_results),
+        (teaching, "table of points", with_points),
+    )
     for file, what, fresh in lists:
         if file.exists() and fresh(text := file.read_text(encoding="utf-8")) != text:
             print(f"{file}: its {what} is stale; run `make stamp`", file=sys.stderr)
