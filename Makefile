@@ -80,10 +80,11 @@ exercises: $(READY) ## write students' copies, solutions and an nbgrader course 
 	$(BIN)/python -m tools.notebooks.exercises $(ARGS)
 	$(if $(filter --check,$(ARGS)),,$(BIN)/python -m tools.notebooks.grading $(filter %.ipynb,$(ARGS)))
 
-stamp: $(READY) ## write badges and bootstrap cells (the repository's address), the lists of chapters and points, and README's results
+stamp: $(READY) ## write badges and bootstrap cells (the repository's address), lists of chapters and points, tables of results
 	$(BIN)/python -m tools.notebooks.stamp
 	$(BIN)/python -m tools.notebooks.points
 	$(BIN)/python -m tools.notebooks.results
+	$(BIN)/python -m tools.notebooks.measured
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.study.run $(ARGS)

@@ -244,6 +244,12 @@ def test_stale_lists_are_refused(check, tmp_path, monkeypatch, capsys):
     readme.write_text(readme.read_text().replace("Title", "Another"))
     assert main([]) == 1
     assert "README.md: its list of chapters is stale; run `make stamp`" in capsys.readouterr().err
+    readme.unlink()
+    (tmp_path / "docs" / "measured.md").write_text(
+        "<!-- small models, written by `make stamp` -->\n<!-- end -->"
+    )
+    assert main([]) == 1
+    assert "docs/measured.md: its part on the small models is stale" in capsys.readouterr().err
     readme.write_text("<!-- results, written by `make stamp` -->\n<!-- end -->")
     assert main([]) == 1
     assert "README.md: its table of results is stale; run `make stamp`" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from nbformat import NotebookNode
 
 from tools.notebooks.exercises import find_exercises, is_assert
+from tools.notebooks.measured import MEASURED, with_small_models
 from tools.notebooks.points import TEACHING, points_of, with_points
 from tools.notebooks.results import with_results
 from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped, with_chapters
@@ -164,6 +165,7 @@ def main(argv: Sequence[str], readme: Path = Path("README.md"), teaching: Path =
         (readme, "list of chapters", with_chapters),
         (readme, "table of results", with_results),
         (teaching, "table of points", with_points),
+        (MEASURED, "part on the small models", with_small_models),
     )
     for file, what, fresh in lists:
         if file.exists() and fresh(text := file.read_text(encoding="utf-8")) != text:
