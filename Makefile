@@ -67,6 +67,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 notebook: $(READY) ## start a chapter: make notebook NAME=12_mine
 	@$(BIN)/python -m tools.notebooks.new $(NAME)
 	@$(BIN)/python -m tools.notebooks.stamp
+	@$(BIN)/python -m tools.notebooks.written
 
 # Timings and widget state would make every run a change.
 execute: $(READY) ## run the notebooks in place, as they are committed (NB="notebooks/00_start_here.ipynb" for one)
@@ -82,9 +83,7 @@ exercises: $(READY) ## write students' copies, solutions and an nbgrader course 
 
 stamp: $(READY) ## write badges and bootstrap cells (the repository's address), lists of chapters and points, tables of results
 	$(BIN)/python -m tools.notebooks.stamp
-	$(BIN)/python -m tools.notebooks.points
-	$(BIN)/python -m tools.notebooks.results
-	$(BIN)/python -m tools.notebooks.measured
+	$(BIN)/python -m tools.notebooks.written
 
 study: $(READY) ## go on with the benchmark behind data/results/study.csv (ARGS="--hours 2", ARGS=--list)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.study.run $(ARGS)

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tools.notebooks.check import MAX_BYTES, MAX_CHECK_LINES, MAX_LINES, check_notebook, main
-from tools.notebooks.points import with_points
-from tools.notebooks.stamp import BOOTSTRAP, badge, repository, with_chapters
+from tools.notebooks.stamp import BOOTSTRAP, badge, repository
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,34 +224,6 @@ def test_command_line(check, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     assert main(["../notebooks/01_a.ipynb", "gone.ipynb"]) == 1
     assert "gone.ipynb: [Errno 2] No such file" in capsys.readouterr().err
-
-
-def test_stale_lists_are_refused(check, tmp_path, monkeypatch, capsys):
-    alone = copy.deepcopy(GOOD)
-    alone["cells"][0]["source"] = alone["cells"][0]["source"].replace("02_b.ipynb", "01_a.ipynb")
-    check(alone)
-    (tmp_path / "notebooks" / "02_b.ipynb").unlink()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").mkdir()
-    readme, teaching = tmp_path / "README.md", tmp_path / "docs" / "teaching.md"
-    readme.write_text(with_chapters("<!-- chapters, written by `make stamp` -->\n<!-- end -->"))
-    teaching.write_text(with_points("<!-- points, written by `make stamp` -->\n<!-- end -->"))
-    assert main([]) == 0
-    teaching.write_text(teaching.read_text().replace("| 01 | 1 | 1 |", "| 01 | 1 | 2 |"))
-    assert main([]) == 1
-    assert "docs/teaching.md: its table of points is stale; run `make stamp`" in capsys.readouterr().err
-    readme.write_text(readme.read_text().replace("Title", "Another"))
-    assert main([]) == 1
-    assert "README.md: its list of chapters is stale; run `make stamp`" in capsys.readouterr().err
-    readme.unlink()
-    (tmp_path / "docs" / "measured.md").write_text(
-        "<!-- small models, written by `make stamp` -->\n<!-- end -->"
-    )
-    assert main([]) == 1
-    assert "docs/measured.md: its part on the small models is stale" in capsys.readouterr().err
-    readme.write_text("<!-- results, written by `make stamp` -->\n<!-- end -->")
-    assert main([]) == 1
-    assert "README.md: its table of results is stale; run `make stamp`" in capsys.readouterr().err
 
 
 def test_nbstripout_of_the_commit_hook_keeps_what_is_checked(check, tmp_path):

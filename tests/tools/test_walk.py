@@ -94,8 +94,11 @@ def test_notebooks_side_by_side(make, tmp_path, monkeypatch, capsys):
 
 
 def test_a_failure_side_by_side_is_named_and_ends_the_walk(make, tmp_path):
-    paths = [make("a", "x = 1 / 0"), make("b", "print(1)"), *(make(f"c{k}", "print(2)") for k in range(6))]
-    with pytest.raises(NotebookError, match=r"a\.ipynb: code cell 2 \(x = 1 / 0\) failed with ZeroDivision"):
+    """b waits for a's file: a has begun before any other notebook ends."""
+    start = "import pathlib\npathlib.Path('a').touch()"
+    wait = "import pathlib\nwhile not pathlib.Path('a').exists(): pass"
+    paths = [make("a", start, "x = 1 / 0"), make("b", wait), *(make(f"c{k}", "print(2)") for k in range(6))]
+    with pytest.raises(NotebookError, match=r"a\.ipynb: code cell 3 \(x = 1 / 0\) failed with ZeroDivision"):
         walk(paths, tmp_path / "out", at_once=2)
     assert not (tmp_path / "out" / "c5.ipynb").exists()
 

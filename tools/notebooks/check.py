@@ -13,10 +13,8 @@ from urllib.parse import unquote
 from nbformat import NotebookNode
 
 from tools.notebooks.exercises import find_exercises, is_assert
-from tools.notebooks.measured import MEASURED, with_small_models
-from tools.notebooks.points import TEACHING, points_of, with_points
-from tools.notebooks.results import with_results
-from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped, with_chapters
+from tools.notebooks.points import points_of
+from tools.notebooks.stamp import for_each, has_tag, read_notebook, repository, stamped
 
 MAX_BYTES = 1 << 20  # beyond 1 MB the notebook viewers of code hosts give up
 MAX_LINES = 15
@@ -156,22 +154,17 @@ def _paths(cell: NotebookNode, path: Path) -> Iterator[str]:
             yield f"names a path of one machine ({match[0]})"
 
 
-def main(argv: Sequence[str], readme: Path = Path("README.md"), teaching: Path = TEACHING) -> int:
-    """Check the named notebooks, or all and the lists and tables made by `make stamp`; return the status."""
+def main(argv: Sequence[str]) -> int:
+    """Check the named notebooks, or all and what `make stamp` writes elsewhere; return the status."""
     failed = for_each([Path(name) for name in argv], check_notebook)
     if failed or argv:
         return failed
-    lists = (
-        (readme, "list of chapters", with_chapters),
-        (readme, "table of results", with_results),
-        (teaching, "table of points", with_points),
-        (MEASURED, "part on the small models", with_small_models),
-    )
-    for file, what, fresh in lists:
-        if file.exists() and fresh(text := file.read_text(encoding="utf-8")) != text:
-            print(f"{file}: its {what} is stale; run `make stamp`", file=sys.stderr)
-            failed = 1
-    return failed
+    from tools.notebooks.written import renew  # imports torch, which named notebooks needn't wait for
+
+    stale = renew(write=False)
+    for file, what, _ in stale:
+        print(f"{file}: its {what} is stale; run `make stamp`", file=sys.stderr)
+    return int(bool(stale))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,15 @@
-"""The small models' tables in docs/measured.md: `python -m tools.notebooks.measured` writes them.
+"""The small models' tables in docs/measured.md.
 
 The figures are those that `python -m tools.study.nano` leaves in data/results and data/faces.
 """
 
 import json
-import re
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from antipure_lib.models.embedded import data_path
-from tools.notebooks.stamp import write_text
+from antipure_lib.notebook.show import table
+from tools.notebooks.stamp import between_marks
 
-MEASURED = Path("docs/measured.md")
-TABLE = re.compile(r"(?<=<!-- small models, written by `make stamp` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 PURIFIERS = {  # as data/results/nano_purifier.json names them
     "clean": "clean photos",
     "diffpure t=10": "DiffPure, t = 10",
@@ -35,34 +31,25 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def networks(judge: Mapping, vae: Mapping, prompts: Mapping) -> str:
     """The judge on rendered people, the autoencoder, and whether samples follow their prompts."""
-    renders, size = judge["people"] * judge["photos"], judge["size"]
+    renders = f"{judge['people'] * judge['photos']} renders of {judge['people']} people, {judge['size']} px"
     hair = ", ".join(f"{colour} {percent(share)}" for colour, share in prompts["hair_by_colour"].items())
-    rows = [
-        (
-            f"faces that dlib finds in {renders} renders of {judge['people']} people, {size} px",
-            judge["detected"],
-        ),
-        ("same person against strangers: area under the ROC curve (AUC)", f"{judge['auc']:.4f}"),
-        ("threshold: the distance that 1 % of strangers fall under", f"{judge['threshold']:.3f}"),
-        ("pairs of one person's photos under it", judge["tpr"]),
-        (f"autoencoder, {vae['photos']} held-out photos: PSNR, dB", plus_minus(vae["psnr"], 1)),
-        ("the same: LPIPS", plus_minus(vae["lpips"], 3)),
-        ("the same: distance to set C", plus_minus(vae["distance_to_set_C"])),
-        ("the same: faces found", 1 - vae["fdfr"]),
-        (f"generated faces that dlib finds, of {prompts['samples']}", prompts["face_detected"]),
-        ("samples whose background has the prompt's colour", prompts["background_follows"]),
-        ("samples whose hair has it", f"{percent(prompts['hair_follows'])}: {hair}"),
-        ("renders of which the rule for hair finds the colour", prompts["rule_on_renders"]["hair"]),
-    ]
-    return table(("what", "figure"), [(k, v if isinstance(v, str) else percent(v)) for k, v in rows])
+    figures = {
+        f"faces that dlib finds in {renders}": percent(judge["detected"]),
+        "same person against strangers: area under the ROC curve (AUC)": f"{judge['auc']:.4f}",
+        "threshold: the distance that 1 % of strangers fall under": judge["threshold"],
+        "pairs of one person's photos under it": percent(judge["tpr"]),
+        f"autoencoder, {vae['photos']} held-out photos: PSNR, dB": plus_minus(vae["psnr"], 1),
+        "the same: LPIPS": plus_minus(vae["lpips"], 3),
+        "the same: distance to set C": plus_minus(vae["distance_to_set_C"]),
+        "the same: faces found": percent(1 - vae["fdfr"]),
+        f"generated faces that dlib finds, of {prompts['samples']}": percent(prompts["face_detected"]),
+        "samples whose background has the prompt's colour": percent(prompts["background_follows"]),
+        "samples whose hair has it": f"{percent(prompts['hair_follows'])}: {hair}",
+        "renders of which the rule for hair finds the colour": percent(prompts["rule_on_renders"]["hair"]),
+    }
+    return table([{"what": what, "figure": figure} for what, figure in figures.items()])
 
 
 def purified(found: Mapping) -> str:
@@ -70,25 +57,45 @@ def purified(found: Mapping) -> str:
     rows = []
     for key, name in PURIFIERS.items():
         row = found["rows"][key]
-        psnr = plus_minus(row["psnr"], 1) if row["psnr"] else "–"
-        shares = percent(1 - row["fdfr"]), percent(row["same_person"])
-        rows.append((name, psnr, plus_minus(row["distance_to_set_C"]), *shares))
-    head = (f"{found['photos']} clean held-out photos", "PSNR, dB", "distance to set C", "faces found")
-    return table((*head, "accepted as the person"), rows)
+        rows.append(
+            {
+                f"{found['photos']} clean held-out photos": name,
+                "PSNR, dB": plus_minus(row["psnr"], 1) if row["psnr"] else "–",
+                "distance to set C": plus_minus(row["distance_to_set_C"]),
+                "faces found": percent(1 - row["fdfr"]),
+                "accepted as the person": percent(row["same_person"]),
+            }
+        )
+    return table(rows)
 
 
 def learned(found: Mapping) -> str:
-    """What DreamBooth and LoRA learn from four clean photos."""
-    rows = []
+    """What DreamBooth and LoRA learn from four clean photos, next to the photos themselves."""
+    summary, real = found["summary"], found["real"]
+    first = f"four clean photos of each of {summary['lora']['distance']['n']} people"
+    photos = {
+        "ISM": plus_minus(real["ism of set B"], 3),
+        "ISM to others": plus_minus(real["ism of others"], 3),
+        "distance": plus_minus(real["distance, set B to set C"], 3),
+    }
+    others = ("pass rate", "the worst run's", "distance to others", "seconds")
+    rows = [{first: "the photos themselves"} | dict.fromkeys(others, "–") | photos]
     for key, name in LEARNERS.items():
-        row = found["summary"][key]
+        row = summary[key]
         own = [r["same_person"] for r in found["rows"] if r["method"] == key]
-        figures = plus_minus(row["ism"], 3), plus_minus(row["distance"], 3)
-        rows.append((name, percent(row["same_person"]["mean"]), percent(min(own)), *figures))
-        rows[-1] += (plus_minus(row["seconds"], 0),)
-    count = found["summary"]["lora"]["distance"]["n"]
-    head = f"four clean photos of each of {count} people", "pass rate", "the worst run's", "ISM", "distance"
-    return table((*head, "seconds"), rows)
+        rows.append(
+            {
+                first: name,
+                "pass rate": percent(row["same_person"]["mean"]),
+                "the worst run's": percent(min(own)),
+                "ISM": plus_minus(row["ism"], 3),
+                "ISM to others": "–",
+                "distance": plus_minus(row["distance"], 3),
+                "distance to others": plus_minus(row["distance_to_others"], 3),
+                "seconds": plus_minus(row["seconds"], 1),
+            }
+        )
+    return table([{name: row[name] for name in rows[-1]} for row in rows])
 
 
 def with_small_models(measured: str) -> str:
@@ -100,18 +107,5 @@ def with_small_models(measured: str) -> str:
     names = ("vae", "prompts", "purifier", "customize")
     vae, prompts, purifier, customize = (read("results", f"nano_{name}.json") for name in names)
     judge = read("faces", "calibration.json")
-    text = "\n".join([networks(judge, vae, prompts), purified(purifier), learned(customize)])
-    return TABLE.sub(lambda _: text, measured)
-
-
-def main(argv: Sequence[str] = (), measured: Path = MEASURED) -> int:
-    """Write the tables and return the exit status."""
-    text = measured.read_text(encoding="utf-8")
-    if (fresh := with_small_models(text)) != text:
-        write_text(measured, fresh)
-        print(f"{measured}: the small models' tables written")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    tables = [networks(judge, vae, prompts), purified(purifier), learned(customize)]
+    return between_marks(measured, "small models", "\n\n".join(tables) + "\n")

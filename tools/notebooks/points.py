@@ -1,4 +1,4 @@
-"""Points of the exercises, and their table in docs/teaching.md: `python -m tools.notebooks.points` writes it.
+"""Points of the exercises, and their table in docs/teaching.md.
 
 A check has the points of its cell's metadata (`"points": 5`), else those of its exercise's level. An open
 exercise is also graded by hand. Its heading cell ends with a rubric, whose lines add up:
@@ -10,21 +10,17 @@ exercise is also graded by hand. Its heading cell ends with a rubric, whose line
 """
 
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nbformat import NotebookNode
 
 from tools.notebooks.exercises import Exercise, find_exercises
-from tools.notebooks.stamp import read_notebook, write_text
+from tools.notebooks.stamp import between_marks, read_notebook
 
 LEVEL_POINTS = {"easy": 1, "medium": 2, "hard": 3, "open": 1}  # of a check
 RUBRIC = re.compile(r"\n\*\*Rubric\*\*\n\n((?:- .+(?:\n|$))+)\Z")
 RUBRIC_LINE = re.compile(r"- (\d+) points?: \S.*")
-TABLE = re.compile(r"(?<=<!-- points, written by `make stamp` -->\n).*?(?=<!-- end -->)", re.DOTALL)
-TEACHING = Path("docs/teaching.md")
 
 
 class Points(NamedTuple):
@@ -75,17 +71,4 @@ def with_points(teaching: str, folder: Path = Path("notebooks")) -> str:
         checks, rubric = sum(p.check for p in points), sum(p.rubric for p in points)
         rows.append(f"| {path.stem[:2]} | {len(points)} | {checks} | {rubric} | {checks + rubric} |\n")
     head = "| chapter | exercises | points by checks | points by rubric | together |\n|---|---|---|---|---|\n"
-    return TABLE.sub(lambda _: "".join([head, *rows]), teaching)
-
-
-def main(argv: Sequence[str] = (), teaching: Path = TEACHING) -> int:
-    """Write the table of points and return the exit status."""
-    text = teaching.read_text(encoding="utf-8")
-    if (fresh := with_points(text)) != text:
-        write_text(teaching, fresh)
-        print(f"{teaching}: table of points written")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return between_marks(teaching, "points", "".join([head, *rows]))

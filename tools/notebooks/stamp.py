@@ -1,6 +1,6 @@
-"""Write every notebook's Colab badge and bootstrap cell, and README's list of chapters.
+"""Write every notebook's Colab badge and bootstrap cell; the list of chapters for README.
 
-    python -m tools.notebooks.stamp [NOTEBOOK …]     # named notebooks alone, or all and the list
+    python -m tools.notebooks.stamp [NOTEBOOK …]     # the named notebooks, or all
 
 Badge and bootstrap hold the repository's address. Its one place is `Repository` in pyproject.toml: whoever
 forks the project changes that line and runs this. The list holds the notebooks' titles and promises.
@@ -21,7 +21,6 @@ from nbformat import NotebookNode
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 COLAB = "https://colab.research.google.com"
 BADGE = re.compile(rf"\[!\[[^\]]*\]\({re.escape(COLAB)}/assets/colab-badge\.svg\)\]\([^)]*\)")
-LIST = re.compile(r"(?<=<!-- chapters, written by `make stamp` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 BOOTSTRAP = """\
 try:
     import antipure_lib as ap
@@ -107,7 +106,13 @@ def with_chapters(readme: str, folder: Path = Path("notebooks")) -> str:
     paths = sorted(folder.glob("*.ipynb"))
     chapters = [(path.name, *title_and_promise(read_notebook(path), path.stem)) for path in paths]
     rows = [f"| [{title}](notebooks/{name}) | {promise} |\n" for name, title, promise in chapters]
-    return LIST.sub(lambda _: "".join(["| chapter | |\n|---|---|\n", *rows]), readme)
+    return between_marks(readme, "chapters", "".join(["| chapter | |\n|---|---|\n", *rows]))
+
+
+def between_marks(text: str, name: str, part: str) -> str:
+    """The text with `part` in place of what stands between the mark of this name and the next end mark."""
+    mark = f"<!-- {name}, written by `make stamp` -->\n"
+    return re.sub(f"(?<={mark}).*?(?=<!-- end -->)", lambda _: part, text, flags=re.DOTALL)
 
 
 def has_tag(cell: NotebookNode, tag: str) -> bool:
@@ -169,15 +174,9 @@ def stamp(path: Path) -> list[str]:
     return []
 
 
-def main(argv: Sequence[str], readme: Path = Path("README.md")) -> int:
-    """Stamp the named notebooks, or all and README, and return the exit status."""
-    failed = for_each([Path(name) for name in argv], stamp)
-    if not failed and not argv and readme.exists():
-        text = readme.read_text(encoding="utf-8")
-        if (fresh := with_chapters(text)) != text:
-            write_text(readme, fresh)
-            print(f"{readme}: list of chapters written")
-    return failed
+def main(argv: Sequence[str]) -> int:
+    """Stamp the named notebooks, or all, and return the exit status."""
+    return for_each([Path(name) for name in argv], stamp)
 
 
 if __name__ == "__main__":
